@@ -1,0 +1,100 @@
+"""Negative log-likelihoods and the KL term, in nats per sample.
+
+Every function sums over pixels (or latents) and leaves the batch axis alone: shape (B, ...) in,
+shape (B,) out. Pixels are conditionally independent given z, so their log-probabilities *add*
+(Kingma & Welling 2014, arXiv:1312.6114); the mean over the batch is the caller's business.
+All functions keep the dtype of their inputs and are differentiable.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def gaussian_nll(x: Tensor, mean: Tensor, sigma2: float | Tensor = 1.0) -> Tensor:
+    """-log N(x; mean, sigma2 I) with its 1/2, its sigma2 and its constant.
+
+    Parameters
+    ----------
+    x, mean : (B, ...) of the same shape, in the same pixel units.
+    sigma2 : variance in squared pixel units; a number > 0, or a tensor that broadcasts against x
+        (a per-pixel variance, say).
+
+    Returns
+    -------
+    (B,) nats: sum over pixels of (x - mean)^2 / (2 sigma2) + log(2 pi sigma2) / 2.
+
+    Raises
+    ------
+    ValueError: shapes differ, or sigma2 is not positive.
+
+    >>> gaussian_nll(torch.zeros(1, 784), torch.zeros(1, 784)).item()  # 392 log(2 pi)
+    720.4...
+    """
+    _same_shape(x, mean, "mean")
+    sigma2 = torch.as_tensor(sigma2, dtype=x.dtype, device=x.device)
+    if not bool((sigma2 > 0).all()):
+        raise ValueError("sigma2 must be positive: it is a variance, in squared pixel units")
+    terms = (x - mean).square() / (2 * sigma2) + 0.5 * (math.log(2 * math.pi) + sigma2.log())
+    return terms.flatten(1).sum(1)
+
+
+def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
+    """-log p(x | logits) of independent Bernoulli pixels: binary cross-entropy, summed.
+
+    Takes logits, not probabilities: softplus stays exact and keeps its gradient where
+    log(clip(p)) does not.
+
+    Parameters
+    ----------
+    x : (B, ...) in [0, 1]. On grey pixels this is the cross-entropy people use, with a floor
+        above 0; it is a normalised likelihood only for pixels that are 0 or 1.
+    logits : same shape; the pixel mean is sigmoid(logits).
+
+    Returns
+    -------
+    (B,) nats.
+
+    Raises
+    ------
+    ValueError: shapes differ.
+
+    >>> bernoulli_nll(torch.ones(1, 784), torch.zeros(1, 784)).item()  # 784 log 2
+    543.4...
+    """
+    _same_shape(x, logits, "logits")
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+def kl_standard_normal(mu: Tensor, log_var: Tensor) -> Tensor:
+    """KL( N(mu, diag exp(log_var)) || N(0, I) ), summed over latents.
+
+    Parameters
+    ----------
+    mu, log_var : (B, M); log_var is the log of the *variance*, not of the standard deviation.
+
+    Returns
+    -------
+    (B,) nats: sum over latents of (mu^2 + exp(log_var) - 1 - log_var) / 2
+    (Kingma & Welling 2014, appendix B). expm1 keeps it exact near log_var = 0.
+
+    Raises
+    ------
+    ValueError: shapes differ.
+
+    >>> kl_standard_normal(torch.ones(1, 2), torch.zeros(1, 2)).item()
+    1.0
+    """
+    _same_shape(mu, log_var, "log_var")
+    return 0.5 * (mu.square() + torch.expm1(log_var) - log_var).flatten(1).sum(1)
+
+
+def _same_shape(first: Tensor, second: Tensor, name: str) -> None:
+    # Broadcasting (B, 784) against (B, 1, 28, 28) would silently give (B, B, ...): refuse.
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(second.shape)}, expected {tuple(first.shape)}: "
+            "reshape one of the two"
+        )

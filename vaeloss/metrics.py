@@ -1,0 +1,100 @@
+"""What to measure on a trained VAE: rate, distortion, live units, output spread."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaeloss.likelihoods import kl_standard_normal
+from vaeloss.models import VAE
+
+
+@torch.no_grad()
+def posterior(model: VAE, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    """mu and log_var of every image, each (N, M), on the CPU."""
+    mu, log_var = zip(*(model.encode(b) for b in _batches(model, x)), strict=True)
+    return torch.cat(mu).cpu(), torch.cat(log_var).cpu()
+
+
+@torch.no_grad()
+def reconstructions(model: VAE, x: np.ndarray | Tensor) -> Tensor:
+    """Pixel means decoded from the posterior mean, (N, *data_shape), on the CPU."""
+    return torch.cat([model.reconstruct(b).cpu() for b in _batches(model, x)])
+
+
+@torch.no_grad()
+def rate_distortion(
+    model: VAE,
+    x: np.ndarray | Tensor,
+    nll: Callable[[Tensor, Tensor], Tensor],
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Mean KL and mean NLL per image, in nats (one posterior sample per image).
+
+    `nll(x, out)` -> (B,), e.g. `vaeloss.likelihoods.bernoulli_nll`. The negative ELBO is their
+    sum; the names are those of Alemi et al. 2018, arXiv:1711.00464.
+    """
+    rate = distortion = 0.0
+    generator = None
+    for batch in _batches(model, x):
+        generator = generator or torch.Generator(batch.device).manual_seed(seed)
+        out, mu, log_var = model(batch, generator)
+        rate += kl_standard_normal(mu, log_var).sum().item()
+        distortion += nll(batch, out).sum().item()
+    return rate / len(x), distortion / len(x)
+
+
+def live_units(mu: Tensor, threshold: float = 0.01) -> int:
+    """How many latents the encoder uses: Var over the data of the posterior mean > threshold.
+
+    mu : (N, M). The criterion and its 0.01 are those of Burda et al. 2016, arXiv:1509.00519.
+
+    >>> live_units(torch.stack([torch.linspace(-1, 1, 9), torch.zeros(9)], dim=1))
+    1
+    """
+    return int((mu.var(dim=0, correction=0) > threshold).sum())
+
+
+def output_spread(x_hat: np.ndarray | Tensor, x: np.ndarray | Tensor) -> float:
+    """How much the outputs differ from image to image, relative to the data: 0 if all are alike.
+
+    Sum over pixels of the variance over images, outputs (N, ...) divided by data (N, ...);
+    a number without unit, about 1 for a perfect autoencoder.
+
+    >>> output_spread(torch.ones(5, 4), torch.eye(5, 4))
+    0.0
+    """
+    spread = [torch.as_tensor(a).flatten(1).var(dim=0, correction=0).sum() for a in (x_hat, x)]
+    return float(spread[0] / spread[1])
+
+
+def constant_image_nll(x: np.ndarray | Tensor, likelihood: str, x_train=None) -> float:
+    """NLL in nats per image of the best decoder that ignores z: the level of a collapsed VAE.
+
+    For both likelihoods the best constant is the mean image; of `x_train` if given, else of x.
+
+    likelihood : "bernoulli" (pixels in [0, 1]), or "gaussian" with sigma2 = 1, without its
+        constant, i.e. half the summed squared error.
+
+    >>> constant_image_nll(torch.tensor([[0.0], [1.0]]), "bernoulli")  # log 2
+    0.693...
+    """
+    x = torch.as_tensor(x).flatten(1).double()
+    mean = x.mean(0) if x_train is None else torch.as_tensor(x_train).flatten(1).double().mean(0)
+    if likelihood == "gaussian":
+        return 0.5 * (x - mean).square().sum(1).mean().item()
+    if likelihood != "bernoulli":
+        raise ValueError(f"unknown likelihood {likelihood!r}: use 'bernoulli' or 'gaussian'")
+    p = x.mean(0)
+    # xlogy(0, 0) = 0: a pixel that never fires costs nothing; one that fires in x but never in
+    # x_train would cost infinitely much, so the mean is kept inside (0, 1) by one part in 10^7.
+    if x_train is not None:
+        mean = mean.clamp(1e-7, 1 - 1e-7)
+    return -(torch.xlogy(p, mean) + torch.xlogy(1 - p, 1 - mean)).sum().item()
+
+
+def _batches(model: VAE, x: np.ndarray | Tensor, size: int = 1000) -> Iterator[Tensor]:
+    device = next(model.parameters()).device
+    for batch in torch.as_tensor(x, dtype=torch.float32).split(size):
+        yield batch.to(device)
