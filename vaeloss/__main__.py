@@ -6,7 +6,9 @@ import sys
 
 # command -> (module with add_arguments and run, one line of help). Modules are imported only when
 # asked for, so that help is instant.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "threshold": ("vaeloss.collapse", "will a VAE with this loss collapse on these data?"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
