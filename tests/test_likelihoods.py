@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import distributions
 
-from vaeloss.likelihoods import bernoulli_nll, gaussian_nll, kl_standard_normal
+from vaeloss.likelihoods import (
+    bernoulli_nll,
+    continuous_bernoulli_nll,
+    gaussian_nll,
+    kl_standard_normal,
+)
 
 dtypes = st.sampled_from([torch.float32, torch.float64])
 shapes = st.tuples(st.integers(1, 4)).flatmap(
@@ -106,6 +112,48 @@ def test_bernoulli_gradient_is_sigmoid_minus_pixel(pixel, logit, dtype):
     torch.testing.assert_close(logits.grad, torch.sigmoid(logits.detach()) - pixel)
 
 
+LOGITS = [0.0, 1e-30, 1e-8, 1e-4, 0.01, 0.3, 0.3999, 0.4, 0.4001, 1.0, 10.0, 100.0, 1e4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("logit", [*LOGITS, *(-logit for logit in LOGITS)])
+def test_continuous_bernoulli_and_its_gradient_in_100_digits(logit, dtype):
+    x = torch.tensor([[0.0], [0.3], [1.0]], dtype=dtype)
+    logits = torch.full((3, 1), logit, dtype=dtype, requires_grad=True)
+    nll = continuous_bernoulli_nll(x, logits)
+    assert nll.shape == (3,) and nll.dtype == dtype
+    (gradient,) = torch.autograd.grad(nll.sum(), logits)
+    with mpmath.workdps(100):
+        exact = mpmath.mpf(logits[0].item())
+        # log of the integral of exp(x logit) over [0, 1], and the mean of that density
+        log_normaliser = mpmath.log(mpmath.expm1(exact) / exact) if exact else mpmath.mpf(0)
+        mean = 1 / (1 - mpmath.exp(-exact)) - 1 / exact if exact else mpmath.mpf(0.5)
+        expected = [float(log_normaliser - pixel * exact) for pixel in x[:, 0].double().tolist()]
+        slope = [float(mean - pixel) for pixel in x[:, 0].double().tolist()]
+    np.testing.assert_allclose(nll.detach(), expected, rtol=rtol(dtype), atol=1e-38)
+    # mean - pixel, and the mean is (1 + coth h - 1/h) / 2, whose parts reach 5 at h = 0.2: exact to
+    # the rounding of those
+    np.testing.assert_allclose(gradient[:, 0], slope, rtol=0, atol=10 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("logit", [-5.0, -0.2, 0.0, 0.3, 8.0])
+def test_continuous_bernoulli_is_a_density(logit):
+    x = torch.linspace(0, 1, 20_001, dtype=torch.float64)[:, None]
+    density = torch.exp(-continuous_bernoulli_nll(x, torch.full_like(x, logit)))
+    assert torch.trapezoid(density, x[:, 0]).item() == pytest.approx(1, abs=1e-7)
+
+
+@settings(deadline=None)
+@given(shapes, seeds, dtypes)
+def test_continuous_bernoulli_is_that_of_torch(shape, seed, dtype):
+    x, logits = uniform(shape, 0, 1, seed, dtype), uniform(shape, -9, 9, seed + 1, dtype)
+    nll = finite_with_gradients(lambda logits: continuous_bernoulli_nll(x, logits), logits)
+    # 1e-4, because the series of torch is short
+    theirs = distributions.ContinuousBernoulli(logits=logits.double())
+    expected = -theirs.log_prob(x.double()).flatten(1).sum(1)
+    torch.testing.assert_close(nll.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 @settings(deadline=None)
 @given(seeds, dtypes, st.integers(1, 4), st.integers(1, 6))
 def test_kl_is_that_of_torch_at_log_variances_up_to_30(seed, dtype, b, m):
@@ -123,7 +171,9 @@ def test_kl_is_exact_near_zero_in_float32():
     assert abs(kl_standard_normal(torch.zeros(1, 1), log_var).item() / exact - 1) < 1e-3
 
 
-@pytest.mark.parametrize("fn", [gaussian_nll, bernoulli_nll, kl_standard_normal])
+@pytest.mark.parametrize(
+    "fn", [gaussian_nll, bernoulli_nll, continuous_bernoulli_nll, kl_standard_normal]
+)
 def test_shapes_that_would_broadcast_are_refused(fn):
     with pytest.raises(ValueError, match=r"shape \(4, 1, 9\), expected \(4, 9\)"):
         fn(torch.zeros(4, 9), torch.zeros(4, 1, 9))

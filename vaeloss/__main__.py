@@ -7,6 +7,7 @@ import sys
 # command -> (module with add_arguments and run, one line of help). Modules are imported only when
 # asked for, so that help is instant.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "audit": ("vaeloss.audit", "find what a loss of yours weighs: c, β and σ²"),
     "threshold": ("vaeloss.collapse", "will a VAE with this loss collapse on these data?"),
 }
 
