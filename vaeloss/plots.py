@@ -25,6 +25,14 @@ CLASSES = (
 )  # fmt: skip
 
 
+def sequence(n: int) -> list[tuple[float, ...]]:
+    """n colours for n values of an ordered parameter (a β, a batch size), dark to light.
+
+    From cividis, which colour-blind and other readers see alike; its pale end is left out.
+    """
+    return [plt.get_cmap("cividis")(value) for value in np.linspace(0, 0.85, n)]
+
+
 def use_style() -> None:
     """Set the book's matplotlib style for this notebook."""
     plt.rcParams.update(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 LossFn = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
