@@ -441,6 +441,11 @@ def test_an_annealed_weight_is_not_mistaken_for_a_constant_one():
     assert math.isnan(audit.beta) and "an annealed weight?" in " ".join(audit.notes)
 
 
+def test_low_precision_is_refused_but_not_accused_of_ignoring_x():
+    text = notes(lambda x, p, mu, lv: F.mse_loss(p.bfloat16(), x.bfloat16()), (784,))
+    assert "ignores x" not in text and "none of gaussian" in text
+
+
 def test_a_detached_kl_is_no_kl_and_says_so():
     text = notes(lambda x, p, mu, lv: sse(x, p) + kl(mu, lv).sum(1).detach())
     assert "the gradient does not: look for .detach()" in text

@@ -129,9 +129,9 @@ class Prober:
     def value_changes_with(self, b: int, argument: str) -> bool:
         """Does the loss's value change when this argument does, whatever its gradient says?"""
         inputs = self.inputs(b)
-        moved = 0.02 + 0.96 * torch.rand_like(getattr(inputs, argument))
-        if argument == "x" and self.binary:
-            moved = 1 - inputs.x
+        # far from where it was, so that the change survives low precision
+        constant = {"x": 0.0 if self.binary else 0.02, "x_hat": 0.02}.get(argument, 2.0)
+        moved = torch.full_like(getattr(inputs, argument), constant)
         values = [self.value(i).item() for i in (inputs, replace(inputs, **{argument: moved}))]
         return values[0] != values[1]
 
