@@ -93,6 +93,56 @@ def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class ChainerVAE(nn.Module):
+    """The tanh network with two hidden layers of the Chainer question (2019), names kept.
+
+    n_in - n_h - n_h - n_latent - n_h - n_h - n_in. Chainer's initialisation: weights
+    N(0, 1 / fan_in) ("LeCunNormal"), biases 0. Works on flat images, x (B, n_in).
+
+    >>> out, mu, log_var = ChainerVAE(784, 20, 500)(torch.zeros(3, 784))
+    >>> out.shape, mu.shape
+    (torch.Size([3, 784]), torch.Size([3, 20]))
+    """
+
+    def __init__(self, n_in: int, n_latent: int, n_h: int, seed: int = 0):
+        super().__init__()
+        with seeded(seed):
+            self.le1 = _chainer_linear(n_in, n_h)
+            self.le2 = _chainer_linear(n_h, n_h)
+            self.le3_mu = _chainer_linear(n_h, n_latent)
+            self.le3_ln_var = _chainer_linear(n_h, n_latent)
+            self.ld1 = _chainer_linear(n_latent, n_h)
+            self.ld2 = _chainer_linear(n_h, n_h)
+            self.ld3 = _chainer_linear(n_h, n_in)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, n_in) -> mu, log_var, each (B, n_latent)."""
+        h = torch.tanh(self.le2(torch.tanh(self.le1(x))))
+        return self.le3_mu(h), self.le3_ln_var(h)
+
+    def decode(self, z: Tensor, sigmoid: bool = True) -> Tensor:
+        """(B, n_latent) -> pixel means, or with `sigmoid=False` logits, (B, n_in)."""
+        logits = self.ld3(torch.tanh(self.ld2(torch.tanh(self.ld1(z)))))
+        return torch.sigmoid(logits) if sigmoid else logits
+
+    def forward(self, x: Tensor, generator: Generator | None = None):
+        """(B, n_in) -> logits, mu, log_var; one sample of z per image."""
+        mu, log_var = self.encode(x)
+        return self.decode(reparameterise(mu, log_var, generator), sigmoid=False), mu, log_var
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Pixel means (B, n_in) decoded from the posterior mean."""
+        return self.decode(self.encode(x)[0])
+
+
+def _chainer_linear(n_in: int, n_out: int) -> nn.Linear:
+    layer = nn.Linear(n_in, n_out)
+    nn.init.normal_(layer.weight, std=n_in**-0.5)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class seeded:
     """Fix torch's global generator inside a `with` block and restore it afterwards.
 
