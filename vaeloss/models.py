@@ -86,6 +86,35 @@ def mlp_vae(
     return VAE(encoder, decoder, pixel_mean)
 
 
+def conv_vae(
+    latent_dim: int = 2,
+    channels: int = 8,
+    activation: type[nn.Module] = nn.ReLU,
+    pixel_mean: Callable[[Tensor], Tensor] = torch.sigmoid,
+    seed: int = 0,
+) -> VAE:
+    """A small convolutional VAE for (28, 28): 28 - 14 - 7 - M - 7 - 14 - 28, strides of two.
+
+    >>> out, mu, log_var = conv_vae()(torch.zeros(3, 28, 28))
+    >>> out.shape, mu.shape
+    (torch.Size([3, 28, 28]), torch.Size([3, 2]))
+    """
+    c, kernel = channels, {"kernel_size": 4, "stride": 2, "padding": 1}
+    with seeded(seed):
+        encoder = nn.Sequential(
+            nn.Unflatten(1, (1, 28)),
+            *(nn.Conv2d(1, c, **kernel), activation()),
+            *(nn.Conv2d(c, 2 * c, **kernel), activation()),
+            *(nn.Flatten(), nn.Linear(2 * c * 49, 2 * latent_dim)),
+        )
+        decoder = nn.Sequential(
+            *(nn.Linear(latent_dim, 2 * c * 49), activation(), nn.Unflatten(1, (2 * c, 7, 7))),
+            *(nn.ConvTranspose2d(2 * c, c, **kernel), activation()),
+            *(nn.ConvTranspose2d(c, 1, **kernel), nn.Flatten(1, 2)),
+        )
+    return VAE(encoder, decoder, pixel_mean)
+
+
 def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
