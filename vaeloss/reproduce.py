@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -393,6 +393,7 @@ def _rounded(value):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=sorted(CONFIGS), help="which published setting")
+    parser.add_argument("--epochs", type=int, help="stop early (default: as many as the original)")
     parser.add_argument(
         "--out", type=Path, default=Path("data/runs"), help="folder of the record (data/runs)"
     )
@@ -402,6 +403,11 @@ def run(args: argparse.Namespace) -> int:
     from vaeloss.data import load
 
     config = CONFIGS[args.name]
+    if args.epochs is not None:
+        if not 1 <= args.epochs <= config.epochs:
+            print(f"--epochs: choose between 1 and {config.epochs}", file=sys.stderr)
+            return 2
+        config = replace(config, epochs=args.epochs)
     data = load(config.data)
     try:
         path = reproduce(config, args.out, data.x_train, data.x_test)
