@@ -1,0 +1,73 @@
+# The book's commands. Without make: the plain lines are in README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8000
+WORKERS ?= 2
+# Which notebooks `make notebooks` executes: make notebooks NB=book/derive/01-the-symptom.ipynb
+NB ?= $(sort $(wildcard book/*/*.ipynb))
+
+# One thread per process: results do not depend on the number of cores, and workers do not fight.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
+
+.PHONY: help book test serve lab notebooks constraints clean
+
+help:  ## list the targets
+	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
+	@sed -n 's/^\([a-z]*\):.*##/  make \1:/p' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Sum or Mean? needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.13" >&2; exit 1; }
+	@echo "== setting up $(VENV) (once, a few minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# Always from nothing: Jupyter Book keeps pages that are gone, and it exits 0 when a page fails, so
+# that every page of the table of contents is looked for afterwards.
+book: $(STAMP)  ## build the site into _build/html; warnings are errors
+	@echo "== building the book into _build/html"
+	rm -rf _build/html _build/.doctrees _build/jupyter_execute
+	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
+	$(BIN)/python tests/site_check.py _build/html
+
+test: $(STAMP)  ## unit tests, and nbval on every notebook
+	@echo "== testing the library, every notebook and the site"
+	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+serve: book  ## build the site, then serve it on http://localhost:8000 (PORT=8000)
+	@echo "== http://localhost:$(PORT)  (stop with Ctrl-C)"
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	@echo "== opening JupyterLab in book/"
+	KERAS_BACKEND=torch $(BIN)/jupyter lab book
+
+notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their outputs are what is committed
+	@for notebook in $(NB); do \
+	  echo "== executing $$notebook"; \
+	  $(ONE_THREAD) $(QUIET) $(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace \
+	    --ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.record_timing=False \
+	    --ExecutePreprocessor.timeout=600 "$$notebook" && \
+	  $(BIN)/jupytext --quiet --update-metadata '{"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"version": null}}' "$$notebook" \
+	  || exit 1; \
+	done
+
+# torch's wheel decides which nvidia packages it wants (none on a CPU wheel), so they are not pinned.
+# Delete constraints.txt first to take the newest of everything.
+constraints: $(STAMP)  ## resolve requirements.txt again into constraints.txt
+	@echo "== resolving for Linux, macOS and Windows, Python 3.11 and newer"
+	grep -v '^-' requirements.txt \
+	  | $(BIN)/uv pip compile - --quiet --universal --python-version 3.11 --no-header --no-annotate -o constraints.txt
+	$(BIN)/python -c "import pathlib, re; p = pathlib.Path('constraints.txt'); \
+	p.write_text(''.join(x for x in p.open() if re.match(r'(?!torch=|triton=|nvidia-|cuda-|--)', x)))"
+
+clean:  ## remove the site, the caches and .venv
+	@echo "== removing _build, caches and $(VENV)"
+	rm -rf _build $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
