@@ -356,6 +356,17 @@ def test_a_monte_carlo_kl_summed_over_the_batch():
     assert "β depends on the batch size" in " ".join(audit.notes)
 
 
+def test_a_monte_carlo_kl_summed_over_a_large_batch():
+    audit = audit_loss(
+        lambda x, p, mu, lv: sse(x, p).sum() + monte_carlo(x, x, mu, lv).sum(),
+        data_shape=SHAPE,
+        latent_dim=50,
+        batch_size=256,
+    )
+    assert audit.beta == pytest.approx(0.15, rel=1e-4)
+    assert audit.scale == pytest.approx(512, rel=1e-4)
+
+
 # --- losses that have no β: refused, with the reason ---------------------------------------------
 
 KL_UNKNOWN = {  # the reconstruction is fine: c is known, β is not
