@@ -56,6 +56,11 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 	  $(BIN)/jupytext --quiet --update-metadata '{"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"version": null}}' "$$notebook" \
 	  || exit 1; \
 	done
+	@echo "== the landing picture is the first figure of chapter 01"
+	$(BIN)/python -c "import base64, json, pathlib; \
+	cells = json.loads(pathlib.Path('book/derive/01-the-symptom.ipynb').read_text('utf-8'))['cells']; \
+	png = next(o['data']['image/png'] for c in cells for o in c.get('outputs', []) if 'image/png' in o.get('data', {})); \
+	pathlib.Path('book/_static/sum-or-mean.png').write_bytes(base64.b64decode(png))"
 
 # torch's wheel decides which nvidia packages it wants (none on a CPU wheel), so they are not pinned.
 # Delete constraints.txt first to take the newest of everything.

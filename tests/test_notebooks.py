@@ -180,3 +180,9 @@ def test_claims_were_printed(path):
     for cell in code_cells(read(path)):
         if re.search(r"^claim\(", cell.source, flags=re.MULTILINE):
             assert any("✓" in o.get("text", "") for o in cell.outputs), cell.source
+
+
+def test_the_landing_picture_is_the_first_figure_of_chapter_01():
+    chapter = read(BOOK / "derive" / "01-the-symptom.ipynb")
+    first = next(png for cell in code_cells(chapter) for png in images(cell))
+    assert (BOOK / "_static" / "sum-or-mean.png").read_bytes() == first

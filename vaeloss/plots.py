@@ -58,9 +58,7 @@ def image_rows(rows: dict[str, np.ndarray], vmax: float | None = 1.0) -> Figure:
     rows : name -> (n, H, W), pixels in [0, 1] (vmax=None scales each image by itself).
     """
     n = max(len(images) for images in rows.values())
-    fig, axes = plt.subplots(
-        len(rows), n, figsize=(0.8 * n + 1.6, 0.85 * len(rows)), squeeze=False
-    )
+    fig, axes = plt.subplots(len(rows), n, figsize=(0.8 * n + 1.6, 0.85 * len(rows)), squeeze=False)
     for ax_row, (name, images) in zip(axes, rows.items(), strict=True):
         for ax in ax_row:
             ax.axis("off")
