@@ -37,7 +37,11 @@ def build() -> dict[str, np.ndarray]:
     return {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
 
 
-if __name__ == "__main__":
+def main() -> None:
     arrays = build()
     np.savez_compressed(OUT, **arrays)
     print(f"{OUT.name}: {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}")
+
+
+if __name__ == "__main__":
+    main()
