@@ -75,7 +75,8 @@ def test_the_library_accepts_what_the_book_pins():
 def test_the_library_declares_what_it_imports():
     project = PYPROJECT["project"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-    declared = {Requirement(line).name for line in project["dependencies"] + extras}
+    requirements = [Requirement(line) for line in project["dependencies"] + extras]
+    declared = {name for r in requirements for name in (r.name, *r.extras)}
     for path in sorted((ROOT / "vaeloss").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
@@ -85,6 +86,17 @@ def test_the_library_declares_what_it_imports():
                 names = [node.module]
             for name in (n.partition(".")[0] for n in names):
                 assert name in declared | sys.stdlib_module_names | {"vaeloss"}, (path.name, name)
+
+
+def test_a_clone_has_what_the_wheel_takes():
+    """A file or folder that only this checkout has would make a clone fail to install."""
+    wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for source in wheel["force-include"]:
+        command = ["git", "-C", ROOT, "ls-files", source]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            pytest.skip("not a git checkout")
+        assert done.stdout.strip(), f"{source} is not committed"
 
 
 def test_binder_has_the_same_pins_and_no_site():

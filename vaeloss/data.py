@@ -14,13 +14,17 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pooch
 import requests
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # pooch's tqdm asks for ipywidgets, which nothing here needs
+    import pooch
 
 PROBE_SECONDS = 5.0  # to find out whether any mirror can be reached at all
 FORGET_SECONDS = 300.0  # after which mirrors that did not answer are asked again
