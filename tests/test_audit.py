@@ -574,15 +574,21 @@ def no_beta(x, x_hat, mu, log_var):
 
 def broken(x, x_hat, mu, log_var):
     raise KeyError("weights")
+
+def of_keras(x, x_hat, mu, log_var):
+    from keras import ops
+    kl = 0.5 * ops.sum(mu**2 + ops.exp(log_var) - 1 - log_var, axis=1)
+    return ops.mean(ops.square(x - x_hat)) + ops.mean(kl)
 """
 
 
 def command(folder, *arguments):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
     return subprocess.run(
         [sys.executable, "-m", "vaeloss", "audit", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8"},
+        env={**environment, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -593,6 +599,8 @@ def command(folder, *arguments):
     ("arguments", "status", "expected"),
     [
         (("losses:good", "--data-shape", "28,28", "--latent", "2"), 0, "392"),
+        (("losses:of_keras", "--data-shape", "28,28", "--latent", "2"), 0, "392"),
+        (("incomplete:f", "--data-shape", "784", "--latent", "2"), 1, "needs 'no_such_package'"),
         (("losses:no_beta", "--data-shape", "784", "--latent", "2"), 1, "unknown"),
         (("losses:broken", "--data-shape", "784", "--latent", "2"), 1, "KeyError: 'weights'"),
         (("losses:absent", "--data-shape", "784", "--latent", "2"), 1, "no function 'absent'"),
@@ -604,6 +612,7 @@ def command(folder, *arguments):
 )
 def test_command(tmp_path, arguments, status, expected):
     (tmp_path / "losses.py").write_text(MODULE)
+    (tmp_path / "incomplete.py").write_text("import no_such_package")
     done = command(tmp_path, *arguments)
     assert done.returncode == status, done.stderr
     assert expected in done.stdout + done.stderr

@@ -254,10 +254,13 @@ def _imported(name: str) -> Callable:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise ValueError(f"{name!r}: write module:function, e.g. train:vae_loss")
-    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    sys.path.insert(0, os.getcwd())  # where `python -m` looks, but an installed script does not
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # a Keras loss will be given torch tensors
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise ValueError(f"{module_name} needs {error.name!r}, which is missing") from error
         raise ValueError(f"{error}: run this in the folder of {module_name}.py") from error
     try:
         return getattr(module, function_name)
