@@ -1,31 +1,10 @@
 """The book builds without a warning, is complete, and works without a network."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
 import site_check
 
 ROOT = site_check.ROOT
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory) -> Path:
-    output = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT)]
-        + ["--path-output", str(output), "-W", "-n", "--keep-going", "--quiet"],
-        cwd=output,  # a relative path in the configuration must not depend on where we stand
-        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return output / "_build" / "html"
 
 
 def test_every_page_of_the_toc_is_built(html):

@@ -1,0 +1,95 @@
+"""One built site and one browser for all tests that look at pages."""
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import site_check
+from filelock import FileLock
+from playwright.sync_api import sync_playwright
+
+# A browser that keeps to itself: no request but those of the page.
+CHROMIUM = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def build_site(source: Path, output: Path) -> Path:
+    """Build the book in `source` with warnings as errors; the folder with its pages."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+        + [str(source), "--path-output", str(output), "-W", "-n", "--keep-going", "--quiet"],
+        cwd=output,  # a relative path in the configuration must not depend on where we stand
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return output / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory, worker_id) -> Path:
+    """The book's pages, built once in a run however many workers it has."""
+    base = tmp_path_factory.getbasetemp()
+    output = (base if worker_id == "master" else base.parent) / "site"
+    with FileLock(f"{output}.lock"):
+        if not (output / "built").exists():
+            shutil.rmtree(output, ignore_errors=True)  # what a failed build left
+            output.mkdir()
+            build_site(site_check.ROOT, output)
+            (output / "built").touch()
+    return output / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Debian's Chromium, or any other in the path."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium: install it, e.g. with apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """A function that serves a folder on this machine and returns its address."""
+    servers = []
+
+    def serve_folder(folder: Path) -> str:
+        handler = functools.partial(Silent, directory=folder)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve_folder
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def site(html, serve) -> str:
+    """The address of the built book."""
+    return serve(html)
