@@ -11,7 +11,7 @@ import torch
 
 from vaeloss.data import bundled
 from vaeloss.models import ChainerVAE
-from vaeloss.reproduce import chainer_terms, keras_terms
+from vaeloss.originals import chainer_terms, keras_terms
 
 SCRIPTS = Path(__file__).parent / "oracles"
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}

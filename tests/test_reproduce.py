@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from vaeloss import keras_models, reproduce
+from vaeloss import keras_models, originals, reproduce
 from vaeloss.__main__ import main
 from vaeloss.audit import audit_loss
 from vaeloss.data import DataError, bundled, load
-from vaeloss.reproduce import CONFIGS, KerasRun, TorchRun
+from vaeloss.originals import CONFIGS, KerasRun, TorchRun
 
 BETA = {
     "bernoulli_nll": 1,
@@ -57,14 +57,14 @@ def test_record_is_what_the_code_would_run(name):
         assert run["history"]["epoch"] == list(range(1, epochs + 1))
         assert all(np.isfinite(values).all() for values in run["history"].values())
         # network, initial weights and loss of today give the losses the run began with
-        fingerprint = reproduce.new_run(config, loss).test(reproduce.RAMP)
+        fingerprint = originals.new_run(config, loss).test(originals.RAMP)
         assert fingerprint == pytest.approx(run["fingerprint"], rel=1e-4)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_every_loss_weighs_what_its_name_promises(config):
     shape = (28, 28, 1) if config.network == "keras-conv" else (784,)
-    terms = reproduce.chainer_terms if config.library == "torch" else reproduce.keras_terms
+    terms = originals.chainer_terms if config.library == "torch" else originals.keras_terms
     for loss in config.losses:
         found = audit_loss(
             lambda *args, loss=loss: sum(terms(loss)(*args)),
@@ -161,7 +161,7 @@ def test_bar_loss_is_the_mean_of_running_means():
     x = torch.rand(96, 12, generator=torch.Generator().manual_seed(0))
 
     def terms(*args):
-        pair = reproduce.keras_terms("keras-2018-bce")(*args)
+        pair = originals.keras_terms("keras-2018-bce")(*args)
         per_step.append(sum(pair).item())
         return pair
 
@@ -181,6 +181,6 @@ def test_initial_weights_depend_on_the_seed_only():
 
 def _small_model():
     networks = keras_models.mlp_networks(12, 7, 2)
-    model = keras_models.KerasVAE(*networks, reproduce.keras_terms("keras-2018-bce"))
+    model = keras_models.KerasVAE(*networks, originals.keras_terms("keras-2018-bce"))
     model.compile(keras_models.keras.optimizers.SGD(1e-2))
     return model
