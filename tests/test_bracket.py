@@ -38,5 +38,5 @@ def test_a_planted_threshold_is_found_from_a_wrong_guess(planted):
 def test_a_model_that_is_not_alive_is_an_error(planted):
     x = torch.as_tensor(planted)
     model = mlp_vae((20,), hidden=(16,), activation=nn.Tanh)
-    with pytest.raises(RuntimeError, match="not alive after 50 steps"):
+    with pytest.raises(RuntimeError, match="not alive after 250 steps"):
         bracket_threshold(model, x, gaussian_nll, x.mean(0), 1e3, steps=50)

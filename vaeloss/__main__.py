@@ -9,6 +9,7 @@ import sys
 COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("vaeloss.audit", "find what a loss of yours weighs: c, β and σ²"),
     "threshold": ("vaeloss.collapse", "will a VAE with this loss collapse on these data?"),
+    "ablate": ("vaeloss.ablate", "run one of the book's larger sweeps (resumable)"),
     "reproduce": ("vaeloss.reproduce", "train a published example at full length (resumable)"),
 }
 

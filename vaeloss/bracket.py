@@ -62,7 +62,8 @@ def bracket_threshold(
     constant : *data_shape, the raw outputs (logits or means) of the best constant image.
     guess : where to begin: the model is trained alive at half of it, and the search widens from
         0.91 and 1.1 times of it until one end lives and the other dies.
-    steps : length of the training at guess / 2, and of each test.
+    steps : length of each test, and of the training at guess / 2, which is repeated up to five
+        times until the model is alive.
 
     Raises
     ------
@@ -77,9 +78,12 @@ def bracket_threshold(
     model.decoder = nn.Sequential(model.decoder, _Offset(constant))
     alive = _Antithetic(model)
     train = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
-    fit(alive, x, _antithetic_loss(nll, guess / 2), **train)
-    if _code_variance(alive, x) < 0.01:
-        raise RuntimeError(f"not alive after {steps} steps at β = {guess / 2:g}: train longer")
+    for _ in range(5):
+        fit(alive, x, _antithetic_loss(nll, guess / 2), **train)
+        if _code_variance(alive, x) > 0.01:
+            break
+    else:
+        raise RuntimeError(f"not alive after {5 * steps} steps at β = {guess / 2:g}: train longer")
 
     tests: list[tuple[float, bool, list[float]]] = []
 
