@@ -29,7 +29,7 @@ SCRIPT = """
     const words = search.value.toLowerCase().split(/\\s+/);
     let shown = 0;
     rows.forEach(r => {
-      const text = r.textContent.toLowerCase();
+      const text = [...r.cells].map(c => c.textContent).join(" ").toLowerCase();
       r.hidden = !(words.every(w => text.includes(w)) &&
         (!choice.value || r.cells[at].textContent === choice.value));
       shown += !r.hidden;

@@ -32,7 +32,7 @@ class Quantiser(nn.Module):
     def __init__(self, codes: int = 64, dim: int = 8, decay: float | None = None):
         super().__init__()
         self.decay = decay
-        vectors = 0.1 * torch.randn(codes, dim)
+        vectors = (2 * torch.rand(codes, dim) - 1) / codes  # small, as the encoder starts small
         if decay is None:
             self.vectors = nn.Parameter(vectors)
         else:
