@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeloss.bracket import bracket_threshold
-from vaeloss.collapse import collapse_threshold
+from vaeloss.collapse import collapse_spectrum, collapse_threshold
 from vaeloss.data import DataError, load
 from vaeloss.likelihoods import bernoulli_nll, gaussian_nll, kl_standard_normal
 from vaeloss.metrics import live_units, output_spread, posterior, rate_distortion, reconstructions
@@ -30,6 +30,13 @@ from vaeloss.sweep import grid, sweep
 from vaeloss.training import fit
 
 data_set = functools.cache(load)  # once per process, not once per run
+
+
+@functools.cache
+def spectrum(data: str) -> np.ndarray:
+    """Bernoulli spectrum of the training images, (784,)."""
+    return collapse_spectrum(data_set(data).x_train)
+
 
 ARCHITECTURES = {
     # Odd activations, as bracket_threshold needs them. The linear decoder is the slow one.
@@ -91,11 +98,14 @@ def beta(data: str, latent_dim: int, hidden: int, beta: float, seed: int) -> dic
         "kl": kl,
         "bce": bce,
         "live": live_units(mu),
+        "predicted_live": min(latent_dim, int((spectrum(data) > beta).sum())),
         "spread": output_spread(outputs, x_test),
         "curve": history.evals,
+        "inputs": _bytes(torch.as_tensor(sets.x_test[pick])),
         "reconstructions": _bytes(reconstructions(model, sets.x_test[pick])),
         "samples": _bytes(samples),
         "mu": mu[:500, :2].numpy(),
+        "labels": sets.y_test[:500],
     }
 
 
@@ -175,7 +185,7 @@ def settings(name: str) -> list[dict]:
         ("mnist", 32, 256),
         ("fashion_mnist", 32, 256),
     ]:
-        star = float(f"{collapse_threshold(data_set(data).x_train):.4g}")
+        star = float(f"{spectrum(data)[0]:.4g}")
         spaced = [float(f"{b:.3g}") for b in np.geomspace(0.25, 512, 16)]
         network = {"data": data, "latent_dim": latent_dim, "hidden": hidden}
         rows += [{**network, "beta": b} for b in sorted({0.0, 0.5, 1.0, star, 784.0, *spaced})]
@@ -184,7 +194,15 @@ def settings(name: str) -> list[dict]:
 
 SWEEPS = {"beta": beta, "scale": scale, "threshold": threshold}
 # Results too large for JSON, kept beside the record in NAME.npz, one entry per row.
-ARRAYS = {"beta": {"reconstructions": np.uint8, "samples": np.uint8, "mu": np.float16}}
+ARRAYS = {
+    "beta": {
+        "inputs": np.uint8,
+        "reconstructions": np.uint8,
+        "samples": np.uint8,
+        "mu": np.float16,
+        "labels": np.uint8,
+    }
+}
 
 
 def record(name: str, out: Path, jobs: int = 2, cluster: str | None = None) -> Path:
