@@ -1,6 +1,7 @@
 """What the repository promises: pins that agree, files that are valid, nothing that leaks."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 import launch  # noqa: E402
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -166,9 +168,8 @@ def test_every_target_says_what_it_does():
     targets = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[1].split()
     for target in targets:
         assert re.search(rf"^  make {target}: +\S", done.stdout, flags=re.MULTILINE), target
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"`?make ([a-z]+)\b(?=[` ]|$)", readme + guide)) - {"alone"} <= {*targets}
+    assert set(re.findall(r"`?make ([a-z]+)\b(?=[` ]|$)", README + guide)) - {"alone"} <= {*targets}
 
 
 @needs_make
@@ -186,13 +187,21 @@ def test_make_names_an_old_python(tmp_path):
 
 
 def test_readme_lists_every_chapter():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in site_check.toc_pages():
         if re.match(r"book/[a-z]+/\d\d-", page):
-            assert f"]({page}.ipynb)" in readme, page
-    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", readme):
+            assert f"]({page}.ipynb)" in README, page
+    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
         if target != "book/_static/sum-or-mean.png":  # drawn from the first chapter
             assert (ROOT / target).exists(), target
+
+
+def test_readme_and_chapters_agree_on_what_they_cost():
+    rows = re.findall(r"\]\((book/\S+\.ipynb)\) \|.*\| (\d+) \| ([\d.]+ GB) \|", README)
+    assert len(rows) == sum(bool(re.match(r"book/[a-z]+/\d\d-", p)) for p in site_check.toc_pages())
+    for path, seconds, memory in rows:
+        first = json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"][0]
+        cost = f"**It costs** {seconds} seconds on one core and {memory}"
+        assert cost in "".join(first["source"]), path
 
 
 # Nothing leaks
