@@ -1,10 +1,14 @@
 """The book builds without a warning, is complete, and works without a network."""
 
 import re
+import sys
 
 import site_check
 
 ROOT = site_check.ROOT
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+
+import claims_page  # noqa: E402
 
 
 def test_every_page_of_the_toc_is_built(html):
@@ -56,3 +60,18 @@ def test_notebooks_can_be_downloaded(html):
     for page in site_check.toc_pages():
         if (ROOT / f"{page}.ipynb").exists():
             assert (html / "_sources" / f"{page}.ipynb").is_file()
+
+
+def test_the_page_of_claims_has_every_claim(html):
+    page = (html / "book" / "reference" / "claims.html").read_text(encoding="utf-8")
+    for name in site_check.toc_pages():
+        notebook = ROOT / f"{name}.ipynb"
+        if notebook.exists():
+            sentences = claims_page.claims(notebook)
+            link = f'href="../{name.removeprefix("book/")}.html"><span class="doc">'
+            section = page.partition(link)[2].partition("</section>")[0]
+            assert section.count("<li>") == len(sentences) > 0, name
+
+
+def test_a_claim_is_shown_as_it_was_printed():
+    assert claims_page.plain("a_b * <c> [d] $x$") == r"a\_b \* \<c\> \[d\] \$x\$"

@@ -1,0 +1,48 @@
+"""The page "What this book claims": every sentence that a claim() printed, chapter by chapter.
+
+It is collected from the notebooks' committed outputs when the site is built, so it cannot fall
+behind them, and `make test` re-executes every one of them.
+"""
+
+import json
+import re
+from pathlib import Path
+
+PAGE = "book/reference/claims"
+
+
+def claims(notebook: Path) -> list[str]:
+    """The sentences that claims printed in a notebook, in order."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    lines = "".join("".join(output.get("text", "")) for output in outputs).splitlines()
+    return [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
+
+
+def title(notebook: Path) -> str:
+    """The first heading of a notebook."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "".join(cells[0]["source"]).splitlines()[0].removeprefix("# ")
+
+
+def plain(sentence: str) -> str:
+    """A sentence as Markdown that says the same: no character has a meaning."""
+    return re.sub(r"([\\`*_{}\[\]<>$#|~^])", r"\\\1", sentence)
+
+
+def add_claims(app, docname: str, source: list[str]) -> None:
+    if docname != PAGE:
+        return
+    found = {page: Path(app.env.doc2path(page)) for page in app.env.found_docs}
+    notebooks = {page: path for page, path in found.items() if path.suffix == ".ipynb"}
+    for page, path in sorted(notebooks.items(), key=lambda item: item[1].name):
+        app.env.note_dependency(str(path))
+        sentences = claims(path)
+        if sentences:
+            source[0] += f"\n\n## {plain(title(path))}\n\nIn {{doc}}`/{page}`:\n\n"
+            source[0] += "\n".join(f"- {plain(sentence)}" for sentence in sentences)
+
+
+def setup(app) -> dict:
+    app.connect("source-read", add_claims)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
