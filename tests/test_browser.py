@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from urllib.parse import urlparse
 
 import pytest
@@ -74,6 +75,21 @@ def test_search_finds_posterior_collapse(chromium, site):
         found = page.locator("ul.search li a").evaluate_all("links => links.map(a => a.href)")
         assert any("01-the-symptom" in address for address in found)
         assert wrong == []
+
+
+def test_the_zip_opens_from_a_folder(chromium, site, html, tmp_path):
+    with opened(chromium, f"{site}/book/index.html") as (page, _):
+        with page.expect_download() as download:
+            page.click("text=The whole book as one zip")
+        download.value.save_as(tmp_path / "book.zip")
+    with zipfile.ZipFile(tmp_path / "book.zip") as archive:
+        archive.extractall(tmp_path)
+    with opened(chromium, (tmp_path / "sum-or-mean" / "index.html").as_uri()) as (page, wrong):
+        page.wait_for_url("**/sum-or-mean/book/index.html")
+        page.click(".bd-sidebar-primary >> text=The ELBO")
+        page.wait_for_selector("mjx-container")
+        assert wrong == []
+    assert site_check.missing_pages(tmp_path / "sum-or-mean") == []
 
 
 # Launch buttons, on a small book from a checkout whose origin we choose
