@@ -111,13 +111,31 @@ def beta(data: str, latent_dim: int, hidden: int, beta: float, seed: int) -> dic
 
 def scale(data: str, side: int, latent_dim: int, loss: str, seed: int) -> dict:
     """One loss at one resolution: does it collapse?"""
-    sets = data_set(data)
-    x, x_test = resample(sets.x_train[:10_000], side), resample(sets.x_test[:1000], side)
+    x, x_test = resampled(data, side)
     model = mlp_vae((side, side), latent_dim, hidden=(64,), seed=seed)
-    fit(model, x, reduced_loss(loss), steps=400, lr=3e-3, seed=seed)
+    fit(model, x, reduced_loss(loss), steps=1000, lr=1e-3, seed=seed)
     mu, _ = posterior(model, x_test)
     kl, bce = rate_distortion(model, x_test, bernoulli_nll)
-    return {"kl": kl, "bce": bce, "live": live_units(mu), "max_variance": mu.var(0).max().item()}
+    return {
+        "kl": kl,
+        "bce": bce,
+        "live": live_units(mu),
+        "max_variance": mu.var(0).max().item(),
+        "beta": loss_beta(loss, side**2, latent_dim),
+        "beta_star": resampled_threshold(data, side),
+    }
+
+
+def resampled(data: str, side: int) -> tuple[Tensor, Tensor]:
+    """10,000 training and 1,000 test images, (N, side, side)."""
+    sets = data_set(data)
+    return resample(sets.x_train[:10_000], side), resample(sets.x_test[:1000], side)
+
+
+@functools.cache
+def resampled_threshold(data: str, side: int) -> float:
+    """Bernoulli threshold of `resampled(data, side)`."""
+    return collapse_threshold(resampled(data, side)[0])
 
 
 def reduced_loss(name: str):
