@@ -114,6 +114,7 @@ def _workers(cluster: str | None):
     except ImportError as error:
         raise ImportError("a cluster needs Dask: pip install 'dask[distributed]'") from error
     with Client(cluster) as client, joblib.parallel_config(backend="dask", client=client):
+        client.wait_for_workers(1, timeout=60)  # with none, joblib would run everything here
         yield
 
 
