@@ -12,7 +12,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test serve lab notebooks constraints clean
+.PHONY: help book test serve lab notebooks bench constraints clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -61,6 +61,10 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 	cells = json.loads(pathlib.Path('book/derive/01-the-symptom.ipynb').read_text('utf-8'))['cells']; \
 	png = next(o['data']['image/png'] for c in cells for o in c.get('outputs', []) if 'image/png' in o.get('data', {})); \
 	pathlib.Path('book/_static/sum-or-mean.png').write_bytes(base64.b64decode(png))"
+
+bench: $(STAMP)  ## measure what the book promises of speed, on an idle machine; writes data/bench.json
+	@echo "== measuring: two cores, some minutes, best with nothing else running"
+	$(QUIET) $(BIN)/python tests/bench.py
 
 # torch's wheel decides which nvidia packages it wants (none on a CPU wheel), so they are not pinned.
 # Delete constraints.txt first to take the newest of everything.
