@@ -14,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test serve lab notebooks stamp constraints clean
+.PHONY: help book test serve lab notebooks stamp launch constraints clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -66,6 +66,12 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 
 stamp: $(STAMP)  ## write this checkout's GitHub address into the notebooks, for Colab
 	@$(BIN)/python book/_ext/launch.py .
+
+launch: $(STAMP)  ## run the notebooks, all or NB=path, as Binder does, and one as Colab does (minutes, 2 GB)
+	@echo "== as Colab: a notebook alone, and the library from a git address"
+	$(BIN)/python tests/launch_check.py colab book/derive/02-the-elbo.ipynb
+	@echo "== as Binder: binder/ in an environment of its own, its server, and the peak memory"
+	$(BIN)/python tests/launch_check.py binder $(NB)
 
 # torch's wheel decides which nvidia packages it wants (none on a CPU wheel), so they are not pinned.
 # Delete constraints.txt first to take the newest of everything.

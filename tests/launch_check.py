@@ -241,6 +241,11 @@ def binder(notebooks: list[str], folder: Path) -> bool:
         ["binder/postBuild"],
     ):
         subprocess.run(list(map(str, command)), cwd=repository, env=environment, check=True)
+    return run_on_binder(notebooks, repository, environment, folder / "server.log")
+
+
+def run_on_binder(notebooks: list[str], repository: Path, environment: dict, log: Path) -> bool:
+    """Start the server as Binder does and run the notebooks on it, one after the other."""
     port = free_port()
     options = [f"--ServerApp.port={port}", "--no-browser", f"--IdentityProvider.token={TOKEN}"]
     if os.name == "posix" and os.geteuid() == 0:
@@ -249,7 +254,7 @@ def binder(notebooks: list[str], folder: Path) -> bool:
     with serving(
         ["binder/start", "jupyter", "lab", *options],
         port,
-        folder / "server.log",
+        log,
         cwd=repository,
         env=environment,
     ) as (address, process):

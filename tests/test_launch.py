@@ -144,8 +144,9 @@ def test_alone_and_unstamped_it_says_what_to_do(bare, tmp_path):
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "cell.ipy").write_text(script)
     done = run("IPython", "cell.ipy", cwd=tmp_path / "alone")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
     message = "AssertionError: vaeloss is missing: run this notebook in a clone of the book"
-    assert done.returncode != 0 and message in done.stdout + done.stderr
+    assert done.returncode != 0 and message in plain and "During handling" not in plain
     assert installed(site) == []
 
 
@@ -180,10 +181,7 @@ def test_alone_and_stamped_it_installs_the_library_and_nothing_else(bare, tmp_pa
     assert done.returncode == 0, done.stderr[-4000:]
     outputs = nbformat.read(alone, as_version=4).cells[1].outputs
     assert outputs[0]["text"].strip() == str(site / "vaeloss" / "__init__.py")
-    assert [re.sub(r"-[\d.]+", "", name) for name in installed(site)] == [
-        "vaeloss",
-        "vaeloss.dist-info",
-    ]
+    assert {name.partition("-")[0] for name in installed(site)} == {"vaeloss"}
 
 
 # JupyterLab
