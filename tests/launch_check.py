@@ -279,8 +279,13 @@ def colab(notebook: str, folder: Path) -> bool:
     repository, commands = clone(folder / "clone"), make_environment(folder / "venv")
     pinned = ["-c", str(ROOT / "constraints.txt"), *COLAB]
     subprocess.run([commands / "pip", "install", "--quiet", *pinned], check=True)
+    return run_on_colab(notebook, repository, commands, folder)
+
+
+def run_on_colab(notebook: str, repository: Path, commands: Path, folder: Path) -> bool:
+    """Stamp a copy of the notebook, run it alone, and compare what is installed with before."""
     alone = folder / "alone" / Path(notebook).name
-    alone.parent.mkdir()
+    alone.parent.mkdir(parents=True)
     alone.write_bytes((ROOT / notebook).read_bytes())
     launch.set_stamp(alone, ADDRESS)
     before = packages(commands)
