@@ -198,7 +198,7 @@ def peak_memory(process: subprocess.Popen):
     peak, done = [0], threading.Event()
 
     def watch():
-        while not done.wait(0.1):
+        while not done.wait(0.5):
             total = 0
             with contextlib.suppress(psutil.NoSuchProcess):
                 parent = psutil.Process(process.pid)
