@@ -109,7 +109,7 @@ def serving(command: list[str], port: int, log: Path, **options):
             **options,
         )
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while True:
             assert process.poll() is None and time.monotonic() < end, log.read_text()
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
@@ -129,7 +129,8 @@ def session(address: str, path: str):
     body = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
     opened = json.loads(ask(f"{address}/api/sessions", "POST", body))
     channels = f"{address}/api/kernels/{opened['kernel']['id']}/channels".replace("http", "ws", 1)
-    socket_ = websocket.create_connection(channels, header=[f"Authorization: token {TOKEN}"])
+    who = [f"Authorization: token {TOKEN}"]
+    socket_ = websocket.create_connection(channels, header=who, timeout=600)
 
     def run(code: str) -> list[dict]:
         header = {
