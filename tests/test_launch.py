@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import venv
 from pathlib import Path
+from types import SimpleNamespace
 
 import launch_check
 import nbformat
@@ -95,6 +96,27 @@ def test_stamp_refuses_a_notebook_without_a_place_for_it(tmp_path):
     with pytest.raises(ValueError, match="no line BOOK"):
         launch.set_stamp(path, ADDRESS)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "stamp, origin, buttons",
+    [
+        (ADDRESS, "https://github.com/someone/sum-or-mean", ["Binder", "Colab"]),
+        (ADDRESS, "https://github.com/someone/their-fork", ["Binder"]),
+        ("", "https://github.com/someone/sum-or-mean", ["Binder"]),
+        ("", None, ["Binder"]),
+    ],
+)
+def test_colab_button_only_where_origin_and_stamp_agree(tmp_path, stamp, origin, buttons):
+    path = tmp_path / "page.ipynb"
+    path.write_bytes(NOTEBOOKS[0].read_bytes())
+    launch.set_stamp(path, stamp)
+    env = SimpleNamespace(all_docs={"page": 0}, doc2path=lambda name: str(path))
+    config = SimpleNamespace(html_theme_options={"repository_url": origin} if origin else {})
+    both = [{"text": "Binder"}, {"text": "Colab"}]
+    context = {"header_buttons": [{"label": "launch-buttons", "buttons": both}, {"type": "link"}]}
+    launch.leave_out_colab(SimpleNamespace(env=env, config=config), "page", "", context, None)
+    assert [b["text"] for b in context["header_buttons"][0]["buttons"]] == buttons
 
 
 # The cell where the library is missing: this environment without it, and without an index
