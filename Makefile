@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8000
+# More options for JupyterLab: make lab LAB_ARGS=--no-browser
+LAB_ARGS ?=
 WORKERS ?= 2
 # Which notebooks `make notebooks` executes: make notebooks NB=book/derive/01-the-symptom.ipynb
 NB ?= $(sort $(wildcard book/*/*.ipynb))
@@ -12,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test serve lab notebooks bench constraints clean
+.PHONY: help book test serve lab notebooks stamp launch bench constraints clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -45,7 +47,7 @@ serve: book  ## build the site, then serve it on http://localhost:8000 (PORT=800
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@echo "== opening JupyterLab in book/"
-	KERAS_BACKEND=torch $(BIN)/jupyter lab book
+	KERAS_BACKEND=torch $(BIN)/jupyter lab $(LAB_ARGS) book
 
 notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their outputs are what is committed
 	@for notebook in $(NB); do \
@@ -65,6 +67,15 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 bench: $(STAMP)  ## measure what the book promises of speed, on an idle machine; writes data/bench.json
 	@echo "== measuring: two cores, some minutes, best with nothing else running"
 	$(QUIET) $(BIN)/python tests/bench.py
+
+stamp: $(STAMP)  ## write this checkout's GitHub address into the notebooks, for Colab
+	@$(BIN)/python book/_ext/launch.py .
+
+launch: $(STAMP)  ## run the notebooks, all or NB=path, as Binder does, and one as Colab does (minutes, 2 GB)
+	@echo "== as Colab: a notebook alone, and the library from a git address"
+	$(BIN)/python tests/launch_check.py colab book/derive/02-the-elbo.ipynb
+	@echo "== as Binder: binder/ in an environment of its own, its server, and the peak memory"
+	$(BIN)/python tests/launch_check.py binder $(NB)
 
 # torch's wheel decides which nvidia packages it wants (none on a CPU wheel), so they are not pinned.
 # Delete constraints.txt first to take the newest of everything.

@@ -12,6 +12,7 @@ import pytest
 import site_check
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from launch_check import launch
 
 from conftest import build_site
 
@@ -114,11 +115,20 @@ def launched(tmp_path_factory):
     chapter["cells"] = [c for c in chapter["cells"] if "{doc}" not in "".join(c["source"])]
     path = source / "book" / "derive" / "01-the-symptom.ipynb"
     path.write_text(json.dumps(chapter), encoding="utf-8")
+    # and two pages more: stamped with this origin, and with the one it was forked from
+    start = next(c for c in chapter["cells"] if c["cell_type"] == "code")
+    for name, owner in [("ours", "someone/their-fork"), ("upstream", "others/sum-or-mean")]:
+        chapter["cells"] = [{"cell_type": "markdown", "metadata": {}, "source": f"# {name}"}, start]
+        (path.parent / f"{name}.ipynb").write_text(json.dumps(chapter), encoding="utf-8")
+        launch.set_stamp(path.parent / f"{name}.ipynb", f"git+https://github.com/{owner}")
+    launch.set_stamp(path, "")
     toc = {"format": "jb-book", "root": "book/index"}
     (source / "book" / "reference").mkdir()
     shutil.copy(book / "reference" / "bibliography.md", source / "book" / "reference")
     toc["chapters"] = [
         {"file": "book/derive/01-the-symptom"},
+        {"file": "book/derive/ours"},
+        {"file": "book/derive/upstream"},
         {"file": "book/reference/bibliography"},
     ]
     (source / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
@@ -130,15 +140,17 @@ def launched(tmp_path_factory):
     return build_site(source, tmp_path_factory.mktemp("launched"))
 
 
-def test_launch_buttons_open_this_notebook_of_this_origin(chromium, serve, launched):
-    address = f"{serve(launched)}/book/derive/01-the-symptom.html"
+@pytest.mark.parametrize("name, colab", [("ours", 1), ("upstream", 0), ("01-the-symptom", 0)])
+def test_launch_buttons_open_this_notebook_of_this_origin(chromium, serve, launched, name, colab):
+    """Colab's only where the notebook is stamped with this origin: elsewhere it would fail."""
+    address = f"{serve(launched)}/book/derive/{name}.html"
     with opened(chromium, address) as (page, wrong):
         links = page.locator(".dropdown-launch-buttons a")
         targets = links.evaluate_all("all => all.map(a => a.href)")
-        binder = "https://mybinder.org/v2/gh/someone/their-fork/edition-2?urlpath="
-        colab = "https://colab.research.google.com/github/someone/their-fork/blob/edition-2/"
-        notebook = "book/derive/01-the-symptom.ipynb"
-        assert targets == [f"{binder}lab/tree/{notebook}", f"{colab}{notebook}"]
+        notebook = f"book/derive/{name}.ipynb"
+        binder = "https://mybinder.org/v2/gh/someone/their-fork/edition-2?urlpath=lab/tree/"
+        google = "https://colab.research.google.com/github/someone/their-fork/blob/edition-2/"
+        assert targets == [f"{binder}{notebook}", f"{google}{notebook}"][: 1 + colab]
         page.click(".dropdown-launch-buttons button")
         assert links.first.is_visible() and links.last.is_visible()
         assert wrong == []

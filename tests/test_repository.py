@@ -110,6 +110,9 @@ def test_binder_has_the_same_pins_and_no_site():
     assert "--extra-index-url https://download.pytorch.org/whl/cpu" in lines(
         "binder/requirements.txt"
     )
+    # What these bring with them is pinned as well: an image that is built next year is the same.
+    # pip takes -c as relative to the file, and -e as relative to where it runs, the clone's root.
+    assert {"-c ../constraints.txt", "-e ."} <= set(lines("binder/requirements.txt"))
     assert lines("binder/runtime.txt") == ["python-3.11"]
 
 
@@ -289,6 +292,9 @@ def test_options_of_a_github_checkout(tmp_path):
     assert options["repository_branch"] == "edition-2"
     assert options["launch_buttons"]["binderhub_url"] == "https://mybinder.org"
     assert options["launch_buttons"]["colab_url"] == "https://colab.research.google.com"
+    assert launch.git_address(options["repository_url"]) == (
+        "git+https://github.com/someone/sum-or-mean"
+    )
 
 
 @pytest.mark.parametrize("origin", [None, "https://gitlab.com/someone/sum-or-mean.git"])
