@@ -12,7 +12,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test serve lab notebooks constraints clean
+.PHONY: help book test times serve lab notebooks constraints clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -39,6 +39,10 @@ test: $(STAMP)  ## unit tests, and nbval on every notebook
 	@echo "== testing the library, every notebook and the site"
 	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
+times: $(STAMP)  ## take the last test run over into the page of run times
+	@echo "== data/run-times.json is what the page shows"
+	$(BIN)/python book/_ext/run_times.py
+
 serve: book  ## build the site, then serve it on http://localhost:8000 (PORT=8000)
 	@echo "== http://localhost:$(PORT)  (stop with Ctrl-C)"
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
@@ -61,6 +65,7 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 	cells = json.loads(pathlib.Path('book/derive/01-the-symptom.ipynb').read_text('utf-8'))['cells']; \
 	png = next(o['data']['image/png'] for c in cells for o in c.get('outputs', []) if 'image/png' in o.get('data', {})); \
 	pathlib.Path('book/_static/sum-or-mean.png').write_bytes(base64.b64decode(png))"
+	$(BIN)/python book/_ext/social_card.py
 
 # torch's wheel decides which nvidia packages it wants (none on a CPU wheel), so they are not pinned.
 # Delete constraints.txt first to take the newest of everything.

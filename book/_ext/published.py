@@ -65,7 +65,7 @@ def set_options(app, config) -> None:
         config.sitemap_url_scheme = "{link}"
         config.sitemap_excludes = ["404.html", "genindex.html", "search.html"]
         config.ogp_site_url = url
-        config.ogp_site_name = config.project
+        config.ogp_site_name = config.html_title
         config.ogp_image = CARD
         config.ogp_image_alt = CARD_ALT
         config.ogp_custom_meta_tags = [
