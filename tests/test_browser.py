@@ -85,11 +85,12 @@ def test_search_finds_posterior_collapse(chromium, site):
 
 def test_the_landing_page_is_light(chromium, site):
     """All that a browser fetches to show it, from a server that does not compress."""
-    sizes = {}
+    requests = []
     with chromium.new_context() as context:
         page = context.new_page()
-        page.on("requestfinished", lambda r: sizes.update({r.url: r.sizes()}))
+        page.on("requestfinished", requests.append)
         page.goto(f"{site}/book/index.html", wait_until="networkidle")
+        sizes = {request.url: request.sizes() for request in requests}
     total = {u: s["responseBodySize"] + s["responseHeadersSize"] for u, s in sizes.items()}
     assert any(url.endswith(".woff") for url in total) and any(".png" in url for url in total)
     largest = sorted(total.items(), key=lambda item: -item[1])[:5]

@@ -48,7 +48,7 @@ def fit_kl(probes: list[Probe]):
 
 
 def reconstruction_term(loss: Prober, probes: list[Probe], likelihood: str | None) -> Term:
-    """The reconstruction term: recognised, or `likelihood` if given; notes say what does not fit."""
+    """The reconstruction term: recognised, or the given `likelihood`; notes say what is wrong."""
     b = len(probes[0].x)
     if not any(p.d_x_hat.any() for p in probes):
         note = "no reconstruction term: the loss ignores x_hat"
