@@ -14,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test serve lab notebooks stamp launch bench constraints clean
+.PHONY: help book test times serve lab notebooks stamp launch bench constraints clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -41,6 +41,10 @@ test: $(STAMP)  ## unit tests, and nbval on every notebook
 	@echo "== testing the library, every notebook and the site"
 	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
+times: $(STAMP)  ## take the last test run over into the page of run times
+	@echo "== data/run-times.json is what the page shows"
+	$(BIN)/python book/_ext/run_times.py
+
 serve: book  ## build the site, then serve it on http://localhost:8000 (PORT=8000)
 	@echo "== http://localhost:$(PORT)  (stop with Ctrl-C)"
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
@@ -63,6 +67,7 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 	cells = json.loads(pathlib.Path('book/derive/01-the-symptom.ipynb').read_text('utf-8'))['cells']; \
 	png = next(o['data']['image/png'] for c in cells for o in c.get('outputs', []) if 'image/png' in o.get('data', {})); \
 	pathlib.Path('book/_static/sum-or-mean.png').write_bytes(base64.b64decode(png))"
+	$(BIN)/python book/_ext/social_card.py
 
 bench: $(STAMP)  ## measure what the book promises of speed, on an idle machine; writes data/bench.json
 	@echo "== measuring: two cores, some minutes, best with nothing else running"

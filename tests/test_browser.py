@@ -1,10 +1,13 @@
 """Every page in a real browser: quiet, whole, readable by everyone, on a phone as well."""
 
 import contextlib
+import functools
+import http.server
 import json
 import re
 import shutil
 import subprocess
+import threading
 import zipfile
 from urllib.parse import urlparse
 
@@ -14,7 +17,7 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from launch_check import launch
 
-from conftest import build_site
+from conftest import Silent, build_site
 
 PAGES = [f"{page}.html" for page in site_check.toc_pages()] + ["search.html", "genindex.html"]
 PHONE = {"width": 390, "height": 844}
@@ -79,6 +82,111 @@ def test_search_finds_posterior_collapse(chromium, site):
         found = page.locator("ul.search li a").evaluate_all("links => links.map(a => a.href)")
         assert any("01-the-symptom" in address for address in found)
         assert wrong == []
+
+
+def test_the_landing_page_is_light(chromium, site):
+    """All that a browser fetches to show it, from a server that does not compress."""
+    requests = []
+    with chromium.new_context() as context:
+        page = context.new_page()
+        page.on("requestfinished", lambda request: requests.append(request))
+        page.goto(f"{site}/book/index.html", wait_until="networkidle")
+        page.evaluate("document.fonts.ready.then(() => null)")
+        sizes = {request.url: request.sizes() for request in requests}
+    total = {u: s["responseBodySize"] + s["responseHeadersSize"] for u, s in sizes.items()}
+    assert any(url.endswith(".woff") for url in total) and any(".png" in url for url in total)
+    largest = sorted(total.items(), key=lambda item: -item[1])[:5]
+    assert sum(total.values()) < 600_000, f"{sum(total.values())} bytes; the largest: {largest}"
+
+
+def test_the_slider_of_beta(chromium, site):
+    """By keyboard and by mouse it changes the pictures and the numbers, and it says what it is."""
+    with opened(chromium, f"{site}/book/ablate/11-beta.html") as (page, wrong):
+        slider = page.get_by_role("slider", name="β before the KL")
+        rec = page.locator("#beta-slider-rec")
+
+        def state():
+            return {
+                "value": slider.get_attribute("aria-valuetext"),
+                "beta": page.locator("#beta-slider-beta").text_content(),
+                "numbers": page.locator("#beta-slider-bce, #beta-slider-kl").all_text_contents(),
+                "pictures": [
+                    page.locator(f"#beta-slider-{name}").evaluate(
+                        "e => getComputedStyle(e).backgroundPosition"
+                    )
+                    for name in ("rec", "sam")
+                ],
+                "map": page.locator("#beta-slider-map").evaluate("e => e.toDataURL()"),
+                "label": rec.get_attribute("aria-label"),
+            }
+
+        first = state()
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        second = state()
+        assert all(first[key] != second[key] for key in first)
+        page.keyboard.press("ArrowLeft")
+        assert state() == first
+        box = slider.bounding_box()
+        page.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+        last = state()
+        assert last["beta"] == "784" and last["value"] == "beta 784"
+        assert "784" in last["label"] and "KL 0.000 nats" in last["numbers"]
+        assert page.locator("#beta-slider-live").text_content() == "0 of 2 latents live"
+        assert wrong == []
+
+
+class Published(Silent):
+    """As GitHub serves a site: below a prefix, and 404.html for what is not there."""
+
+    def __init__(self, *args, prefix: str, **kwargs):
+        self.prefix = prefix
+        super().__init__(*args, **kwargs)
+
+    def translate_path(self, path):
+        return super().translate_path("/" + path.removeprefix(self.prefix))
+
+    def send_error(self, code, message=None, explain=None):
+        self.error_message_format = (  # one string, in which % has a meaning
+            open(f"{self.directory}/404.html", encoding="utf-8").read().replace("%", "%%")
+        )
+        super().send_error(code, message, explain)
+
+
+@contextlib.contextmanager
+def published(folder):
+    """The address of a built site, as its own links on the 404 page want it."""
+    text = (folder / "404.html").read_text(encoding="utf-8")
+    prefix = re.search(r'href="(/[^"]*?)_static/', text)[1]
+    handler = functools.partial(Published, directory=folder, prefix=prefix)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}{prefix}"
+    server.shutdown()
+    server.server_close()
+
+
+def check_not_found(chromium, folder):
+    with published(folder) as address:
+        missing = f"{address}book/deep/down/no-such-page.html"
+        with opened(chromium, missing, color_scheme="dark") as (page, wrong):
+            assert wrong.pop(0) == f"404: {missing}"
+            assert "404" in wrong.pop(0)  # the browser's own line about it
+            assert page.locator("article h1").text_content() == "This page does not exist"
+            assert wrong + violations(page) == []
+            page.set_viewport_size(PHONE)
+            assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+            doors = page.locator("article a").evaluate_all("all => all.map(a => a.href)")
+            assert f"{address}book/index.html" in doors
+            assert all(page.request.get(door).ok for door in doors)
+            page.get_by_label("Search the book").fill("posterior collapse")
+            page.get_by_role("button", name="Search", exact=True).last.click()
+            page.wait_for_url(f"{address}search.html?q=posterior+collapse")
+            assert wrong == []
+
+
+def test_a_missing_page_at_any_depth_leads_back(chromium, html):
+    check_not_found(chromium, html)
 
 
 def test_the_zip_opens_from_a_folder(chromium, site, html, tmp_path):
@@ -154,6 +262,23 @@ def test_launch_buttons_open_this_notebook_of_this_origin(chromium, serve, launc
         page.click(".dropdown-launch-buttons button")
         assert links.first.is_visible() and links.last.is_visible()
         assert wrong == []
+
+
+def test_a_fork_has_its_own_address(chromium, launched):
+    """Sitemap, cards, canonical links and the 404 page, of the origin that it was built from."""
+    url = "https://someone.github.io/their-fork/"
+    sitemap = (launched / "sitemap.xml").read_text(encoding="utf-8")
+    pages = ["derive/01-the-symptom", "index", "reference/bibliography"]
+    listed = [f"{url}book/{page}.html" for page in pages]
+    assert re.findall(r"<loc>(.*?)</loc>", sitemap) == listed
+    for address in listed:
+        text = (launched / address.removeprefix(url)).read_text(encoding="utf-8")
+        assert f'<meta property="og:url" content="{address}" />' in text
+        assert f'<link rel="canonical" href="{address}" />' in text
+        assert '<meta property="og:site_name" content="Sum or Mean?" />' in text
+        image = re.search(r'<meta property="og:image" content="(.*?)" />', text)[1]
+        assert (launched / image.removeprefix(url)).is_file()
+    check_not_found(chromium, launched)
 
 
 def test_without_such_an_origin_there_are_none(html):

@@ -29,19 +29,26 @@ class Term:
 
     @property
     def known(self) -> bool:
+        """Whether the term fits: its relative residual is at most TOLERANCE."""
         return self.residual <= TOLERANCE
 
 
 def fit_reconstruction(name: str, probes: list[Probe], first: int | None = None):
+    """Weight and relative residual of the reconstruction `name` in the gradients of x_hat.
+
+    first : use only this many pixels of the batch.
+    """
     gradients = [p.d_x_hat.flatten()[:first] for p in probes]
     return fit(gradients, [reconstruction_gradient(name, p, first) for p in probes])
 
 
 def fit_kl(probes: list[Probe]):
+    """Weight and relative residual of KL(q(z|x) || N(0, I)) in the gradients of mu, log_var."""
     return fit([p.d_posterior for p in probes], [kl_gradient(p) for p in probes])
 
 
 def reconstruction_term(loss: Prober, probes: list[Probe], likelihood: str | None) -> Term:
+    """The reconstruction term: recognised, or the given `likelihood`; notes say what is wrong."""
     b = len(probes[0].x)
     if not any(p.d_x_hat.any() for p in probes):
         note = "no reconstruction term: the loss ignores x_hat"
@@ -84,6 +91,7 @@ def _fits_each(probes: list[Probe]) -> str | None:
 
 
 def kl_term(loss: Prober, probes: list[Probe]) -> Term:
+    """The KL term, closed form or sampled; notes say what is there instead, if it is neither."""
     b, m = len(probes[0].x), loss.latent_dim
     if not any(p.d_posterior.any() for p in probes):
         note = "no KL: an autoencoder's loss"

@@ -24,6 +24,7 @@ def squared(x: Tensor, x_hat: Tensor) -> Tensor:
 
 
 def absolute(x: Tensor, x_hat: Tensor) -> Tensor:
+    """(B, ...) -> (B, D)."""
     return (x - x_hat).abs().flatten(1)
 
 

@@ -73,7 +73,9 @@ def image_rows(rows: dict[str, np.ndarray], vmax: float | None = 1.0) -> Figure:
 def latent_map(ax: Axes, mu: np.ndarray, y: np.ndarray, names: Sequence[str] | None = None) -> None:
     """Scatter of the first two latents by class, each class named at its median.
 
-    mu : (N, >=2) posterior means; y : (N,) integer labels.
+    mu : (N, >=2) posterior means.
+    y : (N,) integer labels.
+    names : of the classes, by label; default: the label itself.
     """
     mu, y = np.asarray(mu), np.asarray(y)
     ax.scatter(*mu[:, :2].T, c=np.take(CLASSES, y % 10), s=3, alpha=0.5, linewidths=0)

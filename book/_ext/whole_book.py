@@ -20,5 +20,5 @@ def write_zip(app, exception) -> None:
 
 
 def setup(app) -> dict:
-    app.connect("build-finished", write_zip)
+    app.connect("build-finished", write_zip, priority=950)  # when all else is done
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
