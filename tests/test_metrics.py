@@ -10,7 +10,7 @@ from vaeloss.data import load
 from vaeloss.likelihoods import gaussian_nll
 from vaeloss.metrics import importance_weighted_nll, rate_distortion
 from vaeloss.models import VAE
-from vaeloss.quality import feature_classifier, frechet_distance
+from vaeloss.quality import SampleScore, feature_classifier, frechet_distance
 
 D, M, SIGMA2 = 6, 2, 0.3
 
@@ -140,24 +140,35 @@ def test_features_must_match():
 # The classifier
 
 
-def test_the_classifier_tells_digits_apart_and_scores_order_the_damage():
-    digits = load("digits28")
-    net = feature_classifier(digits.x_train, digits.y_train, seed=0)
-    assert net.accuracy(digits.x_test, digits.y_test) > 0.95
-    real = net.features(digits.x_test)
-    n = len(real)
-    assert real.shape == (n, 64)
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits28")
 
-    def score(images):
-        return frechet_distance(net.features(images), real)
 
-    train = digits.x_train[:n]
+@pytest.fixture(scope="module")
+def score(digits):
+    return SampleScore(digits)
+
+
+def test_the_classifier_tells_digits_apart(score, digits):
+    assert score.accuracy > 0.95
+    assert score.net.features(digits.x_test).shape == (len(digits.x_test), 64)
+
+
+def test_scores_order_the_damage(score, digits):
+    train = digits.x_train[: score.size]
     noise = np.random.default_rng(0).normal(size=train.shape).astype(np.float32)
-    scores = [score(train + s * noise) for s in (0.0, 0.2, 0.5)]
-    assert scores[0] < scores[1] < scores[2]
-    mean_image = np.repeat(digits.x_train.mean(0)[None], n, axis=0)
-    assert score(mean_image) > 3 * scores[0]
-    assert torch.equal(
-        feature_classifier(digits.x_train, digits.y_train, seed=3, steps=5).head.weight,
-        feature_classifier(digits.x_train, digits.y_train, seed=3, steps=5).head.weight,
-    )
+    damaged = [score(train + s * noise) for s in (0.2, 0.5)]
+    assert score.real < damaged[0] < damaged[1]
+    assert score(np.repeat(digits.x_train.mean(0)[None], score.size, 0)) > 3 * score.real
+    assert score(digits.x_test) < 1e-6  # digits28: all test images are the target
+    with pytest.raises(ValueError, match="only sets of 359"):
+        score(train[:-1])
+
+
+def test_the_classifier_is_seeded(digits):
+    heads = [
+        feature_classifier(digits.x_train, digits.y_train, seed, steps=5).head.weight
+        for seed in (3, 3, 4)
+    ]
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
