@@ -65,10 +65,23 @@ def test_a_record_resumes_after_a_failure(tiny, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["scale.json", "scale.npz"]
 
 
-@pytest.mark.parametrize(("name", "count"), [("threshold", 18), ("beta", 63), ("scale", 140)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("threshold", 18), ("beta", 63), ("scale", 140), ("calibrated", 72)],
+)
 def test_the_records_hold_the_whole_grid_without_a_failure(name, count):
     rows = json.loads(bundled(f"runs/{name}.json").read_text("utf-8"))["rows"]
     assert len(rows) == count
     assert all(row["error"] is None for row in rows)
-    keys = ["architecture", "data", "likelihood", "latent_dim", "beta", "side", "loss", "seed"]
+    keys = [
+        "architecture",
+        "data",
+        "likelihood",
+        "latent_dim",
+        "beta",
+        "side",
+        "loss",
+        "method",
+        "seed",
+    ]
     assert len({tuple(row.get(key) for key in keys) for row in rows}) == count

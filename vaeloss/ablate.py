@@ -1,4 +1,4 @@
-"""The book's larger sweeps: `python -m vaeloss ablate {beta,scale,threshold}`.
+"""The book's larger sweeps: `python -m vaeloss ablate {beta,calibrated,scale,threshold}`.
 
 Each is a function of settings and a seed, run over a grid by `vaeloss.sweep`. The table ends as
 one JSON record in data/runs/, which the chapters read; started again after an interruption, the
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaeloss.bracket import bracket_threshold
+from vaeloss.calibrated import METHODS, calibrated
 from vaeloss.collapse import collapse_spectrum, collapse_threshold
 from vaeloss.data import DataError, load
 from vaeloss.likelihoods import bernoulli_nll, gaussian_nll, kl_standard_normal
@@ -192,6 +193,8 @@ def settings(name: str) -> list[dict]:
             data=["mnist", "fashion_mnist", "digits28"],
             likelihood=["bernoulli", "gaussian"],
         )
+    if name == "calibrated":
+        return grid(data=["mnist", "fashion_mnist"], method=METHODS)
     if name == "scale":
         whole = grid(side=SIDES, latent_dim=LATENT_DIMS, loss=LOSSES)
         return [{"data": "mnist", **each} for each in whole] + [
@@ -210,7 +213,8 @@ def settings(name: str) -> list[dict]:
     return rows
 
 
-SWEEPS = {"beta": beta, "scale": scale, "threshold": threshold}
+SWEEPS = {"beta": beta, "calibrated": calibrated, "scale": scale, "threshold": threshold}
+SEEDS = {"calibrated": range(3)}  # one where not named
 # Results too large for JSON, kept beside the record in NAME.npz, one entry per row.
 ARRAYS = {
     "beta": {
@@ -219,7 +223,8 @@ ARRAYS = {
         "samples": np.uint8,
         "mu": np.float16,
         "labels": np.uint8,
-    }
+    },
+    "calibrated": {"inputs": np.uint8, "reconstructions": np.uint8, "samples": np.uint8},
 }
 
 
@@ -231,7 +236,8 @@ def record(name: str, out: Path, jobs: int = 2, cluster: str | None = None) -> P
     RuntimeError: a run failed. The others are kept, and the next call tries it again.
     """
     partial = out / f"{name}.partial"
-    rows = sweep(SWEEPS[name], settings(name), store=partial, jobs=jobs, cluster=cluster)
+    seeds = SEEDS.get(name, (0,))
+    rows = sweep(SWEEPS[name], settings(name), seeds, store=partial, jobs=jobs, cluster=cluster)
     errors = [row["error"] for row in rows if row["error"] is not None]
     if errors:
         raise RuntimeError(f"{len(errors)} of {len(rows)} runs failed, the first with {errors[0]}")
