@@ -29,12 +29,10 @@ FREE_NATS = 0.5  # per latent
 UNDOCUMENTED = (2 * 28 / M) ** 2  # Asperti & Trentin's code: (2 · side / latents)²
 METHODS = (
     *SCHEDULES[1:],
-    "mean: warm-up",
     "mean: free bits",
     "running minimum",
     "running minimum · k",
     "two-stage",
-    "two-stage, bernoulli",
 )
 
 
