@@ -138,7 +138,7 @@ class SecondStage:
         )
 
 
-def rebalancing(data: str, method: str, seed: int, steps: int = 1200) -> dict:
+def rebalancing(data: str, method: str, seed: int, steps: int = 800) -> dict:
     """One method, measured as in `vaeloss.calibrated.calibrated`.
 
     For two stages `score` is that of samples of the second; `score_prior` that of the same first
@@ -146,9 +146,9 @@ def rebalancing(data: str, method: str, seed: int, steps: int = 1200) -> dict:
     """
     sets, score = data_set(data), sample_score(data)
     x_train = torch.as_tensor(sets.x_train)
-    pick = np.random.default_rng(0).permutation(len(sets.x_test))[:1000]
+    pick = np.random.default_rng(0).permutation(len(sets.x_test))[:500]
     x_test = torch.as_tensor(sets.x_test[pick])
-    model = mlp_vae(latent_dim=M, hidden=(256,), seed=seed)
+    model = mlp_vae(latent_dim=M, hidden=(128,), seed=seed)
     schedule = method.removeprefix("mean: ")
     variance = None
     groups = [{"params": model.parameters()}]
@@ -173,7 +173,7 @@ def rebalancing(data: str, method: str, seed: int, steps: int = 1200) -> dict:
     def mse(x, out):
         return (x - torch.sigmoid(out)).square().flatten(1).mean(1)
 
-    sigma2_fit = rate_distortion(model, x_train[:10_000], mse)[1]
+    sigma2_fit = rate_distortion(model, x_train[:5000], mse)[1]
 
     def fitted(x, out):
         return gaussian_nll(x, torch.sigmoid(out), sigma2_fit)
