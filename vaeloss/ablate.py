@@ -198,7 +198,7 @@ def settings(name: str) -> list[dict]:
     if name == "calibrated":
         return grid(data=["mnist", "fashion_mnist"], method=METHODS)
     if name == "rebalancing":
-        return grid(data=["mnist"], method=REBALANCING)
+        return grid(data=["mnist", "fashion_mnist"], method=REBALANCING)
     if name == "scale":
         whole = grid(side=SIDES, latent_dim=LATENT_DIMS, loss=LOSSES)
         return [{"data": "mnist", **each} for each in whole] + [
