@@ -67,7 +67,7 @@ def test_a_record_resumes_after_a_failure(tiny, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("threshold", 18), ("beta", 63), ("scale", 140), ("calibrated", 72)],
+    [("threshold", 18), ("beta", 63), ("scale", 140), ("calibrated", 72), ("rebalancing", 48)],
 )
 def test_the_records_hold_the_whole_grid_without_a_failure(name, count):
     rows = json.loads(bundled(f"runs/{name}.json").read_text("utf-8"))["rows"]

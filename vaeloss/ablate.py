@@ -1,4 +1,4 @@
-"""The book's larger sweeps: `python -m vaeloss ablate {beta,calibrated,scale,threshold}`.
+"""The book's larger sweeps: `python -m vaeloss ablate NAME`.
 
 Each is a function of settings and a seed, run over a grid by `vaeloss.sweep`. The table ends as
 one JSON record in data/runs/, which the chapters read; started again after an interruption, the
@@ -26,6 +26,8 @@ from vaeloss.data import DataError, load
 from vaeloss.likelihoods import bernoulli_nll, gaussian_nll, kl_standard_normal
 from vaeloss.metrics import live_units, output_spread, posterior, rate_distortion, reconstructions
 from vaeloss.models import conv_vae, mlp_vae
+from vaeloss.rebalancing import METHODS as REBALANCING
+from vaeloss.rebalancing import rebalancing
 from vaeloss.reproduce import machine
 from vaeloss.sweep import grid, sweep
 from vaeloss.training import fit
@@ -195,6 +197,8 @@ def settings(name: str) -> list[dict]:
         )
     if name == "calibrated":
         return grid(data=["mnist", "fashion_mnist"], method=METHODS)
+    if name == "rebalancing":
+        return grid(data=["mnist", "fashion_mnist"], method=REBALANCING)
     if name == "scale":
         whole = grid(side=SIDES, latent_dim=LATENT_DIMS, loss=LOSSES)
         return [{"data": "mnist", **each} for each in whole] + [
@@ -213,8 +217,14 @@ def settings(name: str) -> list[dict]:
     return rows
 
 
-SWEEPS = {"beta": beta, "calibrated": calibrated, "scale": scale, "threshold": threshold}
-SEEDS = {"calibrated": range(3)}  # one where not named
+SWEEPS = {
+    "beta": beta,
+    "calibrated": calibrated,
+    "rebalancing": rebalancing,
+    "scale": scale,
+    "threshold": threshold,
+}
+SEEDS = {name: range(3) for name in ("calibrated", "rebalancing")}  # one where not named
 # Results too large for JSON, kept beside the record in NAME.npz, one entry per row.
 ARRAYS = {
     "beta": {
