@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import zipfile
+from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
@@ -148,7 +149,7 @@ class Published(Silent):
 
     def send_error(self, code, message=None, explain=None):
         self.error_message_format = (  # one string, in which % has a meaning
-            open(f"{self.directory}/404.html", encoding="utf-8").read().replace("%", "%%")
+            Path(self.directory, "404.html").read_text(encoding="utf-8").replace("%", "%%")
         )
         super().send_error(code, message, explain)
 
@@ -226,7 +227,8 @@ def launched(tmp_path_factory):
     # and two pages more: stamped with this origin, and with the one it was forked from
     start = next(c for c in chapter["cells"] if c["cell_type"] == "code")
     for name, owner in [("ours", "someone/their-fork"), ("upstream", "others/sum-or-mean")]:
-        chapter["cells"] = [{"cell_type": "markdown", "metadata": {}, "source": f"# {name}"}, start]
+        heading = {"cell_type": "markdown", "id": name, "metadata": {}, "source": f"# {name}"}
+        chapter["cells"] = [heading, start]
         (path.parent / f"{name}.ipynb").write_text(json.dumps(chapter), encoding="utf-8")
         launch.set_stamp(path.parent / f"{name}.ipynb", f"git+https://github.com/{owner}")
     launch.set_stamp(path, "")
@@ -268,7 +270,8 @@ def test_a_fork_has_its_own_address(chromium, launched):
     """Sitemap, cards, canonical links and the 404 page, of the origin that it was built from."""
     url = "https://someone.github.io/their-fork/"
     sitemap = (launched / "sitemap.xml").read_text(encoding="utf-8")
-    pages = ["derive/01-the-symptom", "index", "reference/bibliography"]
+    chapters = ["derive/01-the-symptom", "derive/ours", "derive/upstream"]
+    pages = [*chapters, "index", "reference/bibliography"]
     listed = [f"{url}book/{page}.html" for page in pages]
     assert re.findall(r"<loc>(.*?)</loc>", sitemap) == listed
     for address in listed:
