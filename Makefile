@@ -14,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test times serve lab notebooks stamp launch bench constraints clean
+.PHONY: help book test times serve lab notebooks stamp launch bench constraints licences clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -83,13 +83,20 @@ launch: $(STAMP)  ## run the notebooks, all or NB=path, as Binder does, and one 
 	$(BIN)/python tests/launch_check.py binder $(NB)
 
 # torch's wheel decides which nvidia packages it wants (none on a CPU wheel), so they are not pinned.
-# Delete constraints.txt first to take the newest of everything.
+# Delete constraints.txt first to take the newest of everything. The weekly workflow's pip-audit is no
+# part of the environment: its pins lie apart.
 constraints: $(STAMP)  ## resolve requirements.txt again into constraints.txt
 	@echo "== resolving for Linux, macOS and Windows, Python 3.11 and newer"
 	grep -v '^-' requirements.txt \
 	  | $(BIN)/uv pip compile - --quiet --universal --python-version 3.11 --no-header --no-annotate -o constraints.txt
 	$(BIN)/python -c "import pathlib, re; p = pathlib.Path('constraints.txt'); \
 	p.write_text(''.join(x for x in p.open() if re.match(r'(?!torch=|triton=|nvidia-|cuda-|--)', x)))"
+	echo pip-audit | $(BIN)/uv pip compile - --quiet --universal --python-version 3.11 --no-header \
+	  --no-annotate -c constraints.txt -o .github/pip-audit.txt
+
+licences: $(STAMP)  ## list the licence of every dependency in data/licences.md, after make constraints
+	@echo "== data/licences.md: what the packages in $(VENV) say of themselves"
+	$(BIN)/python tests/licences.py
 
 clean:  ## remove the site, the caches and .venv
 	@echo "== removing _build, caches and $(VENV)"

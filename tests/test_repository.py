@@ -8,13 +8,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import licences
 import pytest
 import site_check
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import vaeloss
 
@@ -51,6 +54,7 @@ def version(requirement: Requirement) -> str:
 
 REQUIRED = {name: version(*r) for name, r in pins("requirements.txt").items()}
 CONSTRAINED = {name: {version(r) for r in rs} for name, rs in pins("constraints.txt").items()}
+OF_TORCH = re.compile(r"torch$|triton|nvidia|cuda")
 
 
 # Pins
@@ -64,8 +68,89 @@ def test_requirements_are_pinned_and_constrained():
 
 
 def test_constraints_leave_cuda_to_the_wheel_of_torch():
-    assert not [n for n in CONSTRAINED if re.match(r"torch$|triton|nvidia|cuda", n)]
+    assert not [name for name in CONSTRAINED if OF_TORCH.match(name)]
     assert len(CONSTRAINED) > len(REQUIRED)
+
+
+def needs_the_pinned_environment() -> None:
+    """Skip where the direct requirements are not those of requirements.txt."""
+    for name, exact in REQUIRED.items():
+        try:
+            installed = Version(distribution(name).version).public
+        except PackageNotFoundError:
+            pytest.skip(f"{name} is not installed")
+        if installed != exact:
+            pytest.skip(f"{name} is {installed}, and pinned is {exact}")
+
+
+def installed_closure(requirements: list[Requirement]) -> dict[str, str]:
+    """Name -> installed version, of these and all that they need here, extras included."""
+    found, done, todo = {}, set(), list(requirements)
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        package = distribution(name)
+        found[name] = Version(package.version).public
+        for extra in {"", *requirement.extras}:
+            if (name, extra) not in done:
+                done.add((name, extra))
+                for needed in map(Requirement, package.requires or []):
+                    if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                        todo.append(needed)
+    return found
+
+
+def test_everything_that_is_installed_is_constrained():
+    """What pip brought in for the requirements, on this platform, has the version of its pin."""
+    needs_the_pinned_environment()
+    direct = [r for rs in pins("requirements.txt").values() for r in rs]
+    project = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
+    installed = installed_closure(direct + project)
+    assert len(installed) > 2 * len(REQUIRED)
+    here = {
+        name: version(r)
+        for name, rs in pins("constraints.txt").items()
+        for r in rs
+        if r.marker is None or r.marker.evaluate()
+    }
+    assert installed["torch"] == REQUIRED["torch"]
+    bound = {name: exact for name, exact in installed.items() if not OF_TORCH.match(name)}
+    differ = {n: (exact, here.get(n)) for n, exact in bound.items() if here.get(n) != exact}
+    assert not differ, "name: (installed, constrained)"
+
+
+def test_the_audit_has_the_same_pins():
+    """pip-audit is installed by the weekly workflow alone, and all of it is pinned."""
+    audit = {name: {version(r) for r in rs} for name, rs in pins(".github/pip-audit.txt").items()}
+    assert "pip-audit" in audit
+    for name in audit.keys() & CONSTRAINED.keys():
+        assert audit[name] == CONSTRAINED[name], f"{name}: run make constraints"
+
+
+# Licences
+
+
+def licence_rows() -> dict[str, tuple[str, str]]:
+    rows = re.findall(r"^\| (\S+) \| (\d.*?) \| (.*) \|$", licences.PATH.read_text("utf-8"), re.M)
+    return {name: (versions, licence) for name, versions, licence in rows}
+
+
+def test_licences_are_complete():
+    rows = licence_rows()
+    listed = {name: set(versions.split(", ")) for name, (versions, _) in rows.items()}
+    assert listed == {**CONSTRAINED, "torch": {REQUIRED["torch"]}}, "run make licences"
+    for name, (_, licence) in rows.items():
+        assert licence.strip() and not re.search("unknown|none", licence, re.IGNORECASE), name
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or sys.version_info >= (3, 12), reason="the list is made elsewhere"
+)
+def test_licences_are_what_the_packages_declare():
+    needs_the_pinned_environment()
+    for name, (_, licence) in licence_rows().items():
+        if name != "torch":  # a wheel with CUDA may declare more
+            assert licence == licences.licence(name), f"{name}: run make licences"
 
 
 def test_the_library_accepts_what_the_book_pins():
@@ -147,6 +232,44 @@ def test_workflows_have_least_permissions():
             assert job["timeout-minutes"] <= 60
             granted = job.get("permissions", {})
             assert granted in ({}, {"issues": "write"}, {"pages": "write", "id-token": "write"})
+
+
+def test_workflows_run_what_they_name():
+    """Actions are pinned by commit, a tag can be moved; what pip installs is pinned in a file."""
+    commits = {}
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        text = path.read_text(encoding="utf-8")
+        for line in re.findall(r"^.*\buses:.*$", text, flags=re.MULTILINE):
+            pinned = re.search(r"uses: ([\w./-]+)@([0-9a-f]{40}) # v\d+\.\d+\.\d+$", line)
+            assert pinned, f"{path.name}: {line.strip()}"
+            assert commits.setdefault(pinned[1], pinned[2]) == pinned[2], pinned[1]
+        for installed in re.findall(r"pip install (.*)", text):
+            assert installed in (
+                "-r requirements.txt",
+                "-r .github/pip-audit.txt",
+                '-r "$RUNNER_TEMP/newest.txt"',  # once a week, without the pins
+            ), path.name
+        for job in yaml.safe_load(text)["jobs"].values():
+            for step in job["steps"]:
+                if step.get("uses", "").startswith("actions/checkout@"):
+                    assert step["with"]["persist-credentials"] is False, path.name
+    assert "actions/checkout" in commits
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the step is for a POSIX shell")
+def test_the_audit_looks_at_every_pin(tmp_path):
+    """The weekly workflow's lines make one list of all pins, of every platform."""
+    weekly = yaml.safe_load((ROOT / ".github/workflows/weekly.yml").read_text(encoding="utf-8"))
+    *make_list, audit = weekly["jobs"]["audit"]["steps"][-1]["run"].splitlines()
+    assert audit.startswith("pip-audit --strict") and "audit" in weekly["jobs"]["report"]["needs"]
+    environment = {**os.environ, "RUNNER_TEMP": str(tmp_path)}
+    command = ["bash", "-e", "-c", "\n".join(make_list)]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+    listed = [Requirement(x) for x in (tmp_path / "pins.txt").read_text("utf-8").splitlines()]
+    assert {canonicalize_name(r.name) for r in listed} == {*CONSTRAINED, "torch"}
+    for requirement in listed:  # the job runs on more than one Python, but on one platform
+        marker = str(requirement.marker or "")
+        assert not marker or re.fullmatch(r'python_full_version (<|>=) "[\d.]+"', marker), marker
 
 
 def test_versions_agree():
