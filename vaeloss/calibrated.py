@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vaeloss.data import load
 from vaeloss.likelihoods import (
+    at_least_float32,
     bernoulli_nll,
     continuous_bernoulli_nll,
     gaussian_nll,
@@ -62,6 +63,8 @@ class Variance(nn.Module):
 
     method : one of METHODS, but for the two Bernoulli ones.
     x : training images (N, 28, 28), for the variances that come from the data.
+
+    Raises ValueError if such a variance is 0, because the images are all the same.
     """
 
     def __init__(self, method: str, x: Tensor):
@@ -77,7 +80,10 @@ class Variance(nn.Module):
         }.get(method)
         if method.startswith(("learned", "per pixel")):
             # Starts where a collapsed decoder is calibrated: the mean variance of a pixel.
-            start = x.var(0).mean().log().item()
+            start = x.var(0, correction=min(1, len(x) - 1)).mean()
+            if not start > 0:
+                raise ValueError(f"no variance to start {method!r} from: all images are the same")
+            start = start.log().item()
             shape = () if method == "learned" else x.shape[1:]
             self.log_sigma2 = nn.Parameter(torch.full(shape, start, dtype=x.dtype))
 
@@ -93,6 +99,8 @@ class Variance(nn.Module):
         if self.method in ("per batch", "per sample"):
             mse = (x - mean).square().flatten(1).mean(1)
             mse = mse.mean() if self.method == "per batch" else mse
+            # Below the rounding of the pixels an error means nothing, and log 0 has no gradient.
+            mse = mse.clamp(min=torch.finfo(mse.dtype).eps ** 2)
             return D / 2 * (torch.log(2 * torch.pi * mse) + 1)
         return gaussian_nll(x, mean, self.sigma2())
 
@@ -187,10 +195,12 @@ def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
     >>> continuous_bernoulli_mean(torch.tensor([-1e4, 0.0, 1e4]))
     tensor([1.0000e-04, 5.0000e-01, 9.9990e-01])
     """
+    (logits,) = at_least_float32(logits)
     small = logits.abs() < 0.1  # there the two terms cancel, and a series takes over
     safe = torch.where(small, 1.0, logits)
     series = 0.5 + logits / 12 - logits**3 / 720
-    return torch.where(small, series, -1 / torch.expm1(-safe) - 1 / safe)
+    # expm1 of more than 80 adds nothing to 1 / l; where it overflows its gradient is 0 times inf.
+    return torch.where(small, series, -1 / torch.expm1((-safe).clamp(max=80)) - 1 / safe)
 
 
 def to_bytes(images: Tensor) -> np.ndarray:

@@ -3,7 +3,8 @@
 Every function sums over pixels (or latents) and leaves the batch axis alone: shape (B, ...) in,
 shape (B,) out. Pixels are conditionally independent given z, so their log-probabilities *add*
 (Kingma & Welling 2014, arXiv:1312.6114); the mean over the batch is the caller's business.
-All functions keep the dtype of their inputs and are differentiable.
+All functions are differentiable and keep float32 and float64. float16 and bfloat16, which autocast
+makes, are computed and returned in float32: float16 ends at 65,504, less than 784 pixels may cost.
 """
 
 import math
@@ -34,6 +35,7 @@ def gaussian_nll(x: Tensor, mean: Tensor, sigma2: float | Tensor = 1.0) -> Tenso
     720.4...
     """
     _same_shape(x, mean, "mean")
+    x, mean = at_least_float32(x, mean)
     sigma2 = torch.as_tensor(sigma2, dtype=x.dtype, device=x.device)
     if not bool((sigma2 > 0).all()):
         raise ValueError("sigma2 must be positive: it is a variance, in squared pixel units")
@@ -65,6 +67,7 @@ def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
     543.4...
     """
     _same_shape(x, logits, "logits")
+    x, logits = at_least_float32(x, logits)
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
@@ -92,6 +95,7 @@ def continuous_bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
     0.0
     """
     _same_shape(x, logits, "logits")
+    x, logits = at_least_float32(x, logits)
     # A(l) = l/2 + log(sinh(h)/h) with h = |l|/2. Near h = 0 the closed form divides 0 by 0, and its
     # gradient cancels, so a series takes over; up to 0.2 it is exact to rounding in float64.
     h = logits.abs() / 2
@@ -125,7 +129,21 @@ def kl_standard_normal(mu: Tensor, log_var: Tensor) -> Tensor:
     1.0
     """
     _same_shape(mu, log_var, "log_var")
+    mu, log_var = at_least_float32(mu, log_var)
     return 0.5 * (mu.square() + torch.expm1(log_var) - log_var).flatten(1).sum(1)
+
+
+def at_least_float32(*tensors: Tensor) -> list[Tensor]:
+    """float16 and bfloat16 tensors as float32, all others as they are.
+
+    For sums over pixels or latents. In bfloat16 such a sum has two or three digits; in float16
+    even one square overflows from 256 on.
+
+    >>> half, double = at_least_float32(torch.zeros(1).half(), torch.zeros(1).double())
+    >>> half.dtype, double.dtype
+    (torch.float32, torch.float64)
+    """
+    return [t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors]
 
 
 def _same_shape(first: Tensor, second: Tensor, name: str) -> None:

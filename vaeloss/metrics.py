@@ -127,10 +127,16 @@ def output_spread(x_hat: np.ndarray | Tensor, x: np.ndarray | Tensor) -> float:
     Sum over pixels of the variance over images, outputs (N, ...) divided by data (N, ...);
     a number without unit, about 1 for a perfect autoencoder.
 
+    Raises
+    ------
+    ValueError: the images x are all the same, or there is only one.
+
     >>> output_spread(torch.ones(5, 4), torch.eye(5, 4))
     0.0
     """
     spread = [torch.as_tensor(a).flatten(1).var(dim=0, correction=0).sum() for a in (x_hat, x)]
+    if spread[1] == 0:
+        raise ValueError("the data do not differ from image to image: nothing to compare with")
     return float(spread[0] / spread[1])
 
 

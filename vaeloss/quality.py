@@ -37,7 +37,7 @@ class FeatureClassifier(nn.Module):
     def features(self, x: np.ndarray | Tensor) -> Tensor:
         """Last hidden layer of every image, (N, 28, 28) -> (N, 64)."""
         batches = torch.as_tensor(x, dtype=torch.float32).split(1000)
-        return torch.cat([self.body(batch) for batch in batches])
+        return torch.cat([self.body(batch) for batch in batches]).float()  # also under autocast
 
     @torch.no_grad()
     def accuracy(self, x: np.ndarray | Tensor, y: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vaeloss.calibrated import D, M, Variance, data_set, sample_score
-from vaeloss.likelihoods import bernoulli_nll, gaussian_nll, kl_standard_normal
+from vaeloss.likelihoods import at_least_float32, bernoulli_nll, gaussian_nll, kl_standard_normal
 from vaeloss.metrics import (
     importance_weighted_nll,
     live_units,
@@ -64,6 +64,7 @@ class ScheduledLoss:
         beta = self.beta * weight(self.schedule, self.step / self.steps)
         self.step += 1
         if self.schedule == "free bits":
+            mu, log_var = at_least_float32(mu, log_var)
             # Kingma et al. 2016: per latent, of the batch mean, what is below the hinge is free.
             kl = 0.5 * (mu.square() + torch.expm1(log_var) - log_var).mean(0)
             return bernoulli_nll(x, logits).mean() + beta * kl.clamp(min=FREE_NATS).sum()

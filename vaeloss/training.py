@@ -16,7 +16,7 @@ LossFn = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class TrainingError(RuntimeError):
-    """The loss stopped being a finite number; the message says at which step."""
+    """The loss or the weights stopped being finite; the message says at which step."""
 
 
 @dataclass
@@ -67,8 +67,9 @@ def fit(
 
     Raises
     ------
-    ValueError: not exactly one of epochs and steps.
-    TrainingError: the loss became NaN or infinite; says at which step.
+    ValueError: not exactly one of epochs and steps, or x is not finite.
+    TrainingError: the loss, or a gradient and so the weights, became NaN or infinite; says at
+        which step, at the end of that epoch or before the next evaluation.
 
     >>> from vaeloss.likelihoods import bernoulli_nll, kl_standard_normal
     >>> from vaeloss.models import mlp_vae
@@ -82,6 +83,13 @@ def fit(
     device = torch.device(device) if device is not None else default_device()
     model.to(device).train()
     x = torch.as_tensor(x, dtype=torch.float32, device=device)
+    # The sum costs one pass and no memory; a large one may overflow without a fault in the data.
+    if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+        bad = ~torch.isfinite(x).flatten(1).all(1)
+        raise ValueError(
+            f"{int(bad.sum())} of {len(x)} images have pixels that are NaN or infinite; "
+            f"the first is x[{int(bad.nonzero()[0])}]"
+        )
     # Shuffling is drawn on the CPU, so a seed means the same order on every device.
     order = torch.Generator().manual_seed(seed)
     noise = torch.Generator(device).manual_seed(seed)
@@ -93,10 +101,10 @@ def fit(
     every = every or per_epoch
     losses = torch.empty(total, device=device)
     evals: list[dict] = []
+    checked = 0
     with tqdm(total=total, unit="step", leave=False) as bar:
         for step in range(total):
             if step % per_epoch == 0:
-                _check_finite(losses[:step], since=step - per_epoch)
                 batches = torch.randperm(len(x), generator=order).to(device).split(batch_size)
             x_batch = x[batches[step % per_epoch]]
             loss = loss_fn(x_batch, *model(x_batch, noise)).mean()
@@ -105,21 +113,32 @@ def fit(
             optimizer.step()
             losses[step] = loss.detach()
             bar.update()
-            if evaluate is not None and ((step + 1) % every == 0 or step + 1 == total):
+            done = step + 1
+            due = evaluate is not None and (done % every == 0 or done == total)
+            if due or done % per_epoch == 0 or done == total:
+                _check_finite(losses[:done], checked, optimizer)
+                checked = done
+            if due:
                 model.eval()
-                evals.append({"step": step + 1, **evaluate(model)})
+                evals.append({"step": done, **evaluate(model)})
                 model.train()
-    _check_finite(losses, since=max(total - per_epoch, 0))
     model.eval()
     return History(losses.cpu().numpy(), evals)
 
 
-def _check_finite(losses: Tensor, since: int) -> None:
+def _check_finite(losses: Tensor, since: int, optimizer: torch.optim.Optimizer) -> None:
     # Once per epoch, not per step: on a GPU every look at a number is a wait.
-    bad = (~torch.isfinite(losses[max(since, 0) :])).nonzero()
+    bad = (~torch.isfinite(losses[since:])).nonzero()
     if len(bad):
-        step = max(since, 0) + int(bad[0])
+        step = since + int(bad[0])
         raise TrainingError(
             f"the loss became {losses[step].item()} at step {step}: lower the learning rate, "
             "or check the loss for log(0) and exp(large)"
+        )
+    # The last step has no later loss to show that its gradient was not finite.
+    weights = [p.detach() for group in optimizer.param_groups for p in group["params"]]
+    if not all(torch.isfinite(w).all() for w in weights):
+        raise TrainingError(
+            f"the weights became NaN or infinite by step {len(losses) - 1}, although the losses "
+            "are finite: a gradient was not"
         )

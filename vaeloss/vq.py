@@ -51,9 +51,11 @@ class Quantiser(nn.Module):
 
     @torch.no_grad()
     def _follow(self, flat: Tensor, chosen: Tensor) -> None:
+        flat = flat.to(self.sums.dtype)
         hits = F.one_hot(chosen, len(self.vectors)).to(flat.dtype)
         self.counts.lerp_(hits.sum(0), 1 - self.decay)
-        self.sums.lerp_(hits.T @ flat, 1 - self.decay)
+        with torch.autocast(flat.device.type, enabled=False):  # it would make the sums float16
+            self.sums.lerp_(hits.T @ flat, 1 - self.decay)
         self.vectors.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
 
 
