@@ -14,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test times serve lab notebooks stamp launch bench constraints licences clean
+.PHONY: help book test times serve lab notebooks claims repeat stamp launch bench constraints licences clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -68,6 +68,14 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 	png = next(o['data']['image/png'] for c in cells for o in c.get('outputs', []) if 'image/png' in o.get('data', {})); \
 	pathlib.Path('book/_static/sum-or-mean.png').write_bytes(base64.b64decode(png))"
 	$(BIN)/python book/_ext/social_card.py
+
+claims: $(STAMP)  ## every claim for five seeds and three data sets, and its margin (hours; one notebook: NB=path)
+	@echo "== 15 runs of every notebook: data/claims.json"
+	$(ONE_THREAD) $(QUIET) $(BIN)/python tests/claims_check.py $(NB)
+
+repeat: $(STAMP)  ## run every notebook twice, and once with two threads, and compare (half an hour)
+	@echo "== three runs of every notebook"
+	$(ONE_THREAD) $(QUIET) $(BIN)/python tests/repeat_check.py
 
 bench: $(STAMP)  ## measure what the book promises of speed, on an idle machine; writes data/bench.json
 	@echo "== measuring: two cores, some minutes, best with nothing else running"

@@ -4,10 +4,14 @@ Run it on a machine that has nothing else to do. Ratios are medians of pairs mea
 that a drifting clock rate hits both sides. Exit status 1 if a target was missed.
 """
 
+import functools
+import http.server
 import json
+import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -40,7 +44,9 @@ def seconds(call: Callable) -> float:
 
 def in_a_process(code: str) -> dict:
     """Run a program of its own and return the numbers that it prints as JSON."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     return json.loads(done.stdout)
 
 
@@ -126,11 +132,99 @@ def sweep_rows() -> Iterator[dict]:
     yield row(what, statistics.median(ratios), "×", "≥ 1.7")
 
 
+# --- training ------------------------------------------------------------------------------------
+
+TRAINING = """
+import json, sys
+
+import torch
+
+sys.path.insert(0, "tests")
+import bench_loops
+
+torch.set_num_threads(1)
+print(json.dumps(bench_loops.ratios()))
+"""
+
+
+def training_rows() -> Iterator[dict]:
+    found = in_a_process(TRAINING)
+    yield row("our training loop, one step", found["ours"] * 1e3, "ms")
+    what = "our training loop against "
+    yield row(what + "its matrix products alone", found["ours / products"], "×", "≤ 1.6")
+    yield row("Keras `fit` against our training loop", found["keras / ours"], "×", "≥ 2.5")
+    what = "a DataLoader with per-item transforms against our training loop"
+    yield row(what, found["loader / ours"], "×", "≥ 2.5")
+
+
+# --- what a reader and a developer wait for ------------------------------------------------------
+
+IMPORT = """
+import json, time
+
+{before}
+start = time.perf_counter()
+import {modules}
+print(json.dumps({{"seconds": time.perf_counter() - start}}))
+"""
+MODULES = "vaeloss.audit, vaeloss.collapse, vaeloss.data, vaeloss.metrics, vaeloss.training"
+
+
+def import_rows() -> Iterator[dict]:
+    def median(before: str, modules: str) -> float:
+        code = IMPORT.format(before=before, modules=modules)
+        return statistics.median(in_a_process(code)["seconds"] for _ in range(5))
+
+    yield row("`import vaeloss`", median("", "vaeloss"), "s", "≤ 0.3")
+    others = "import torch, scipy.optimize, scipy.sparse.linalg, scipy.special, pooch, tqdm"
+    ours = median(others, MODULES)
+    yield row("our modules, once torch and SciPy are loaded", ours, "s", "≤ 0.3")
+
+
+def make(target: str) -> None:
+    """`make target`; what it prints only where it fails."""
+    done = subprocess.run(["make", target], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"make {target} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+
+
+def page_seconds(folder: Path) -> float:
+    """From the request for the first page to its load event, in a browser with nothing cached."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    handler.log_message = handler.func.log_message = lambda *_: None
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    took = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        for _ in range(6):
+            page = browser.new_context().new_page()
+            address = f"http://127.0.0.1:{server.server_port}/book/index.html"
+            took.append(seconds(functools.partial(page.goto, address, wait_until="load")))
+            page.get_by_role("heading", level=1).wait_for()
+            page.context.close()
+        browser.close()
+    server.shutdown()
+    return statistics.median(took[1:])  # the first starts the browser's own processes
+
+
+def site_rows() -> Iterator[dict]:
+    yield row("`make book`", seconds(functools.partial(make, "book")), "s", "≤ 60")
+    what = "the first page from this machine, until it is loaded"
+    yield row(what, page_seconds(ROOT / "_build" / "html"), "s", "≤ 1")
+    minutes = seconds(functools.partial(make, "test")) / 60
+    yield row("`make test`", minutes, "min", "≤ 12")
+
+
 def main() -> int:
     from vaeloss.reproduce import machine
 
     rows = []
-    for measure in (threshold_rows, sweep_rows):
+    for measure in (import_rows, training_rows, threshold_rows, sweep_rows, site_rows):
         for found in measure():
             rows.append(found)
             verdict = "MISSED" if found.get("missed") else ""

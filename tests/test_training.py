@@ -173,3 +173,14 @@ def test_claim_prints_or_raises(capsys):
     claim("Tensors will do.", torch.tensor(True))
     with pytest.raises(TypeError, match="one truth value"):
         claim("All of them.", np.array([True, False]))
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="no images"):
+        fit(mlp_vae(), np.zeros((0, 28, 28)), negative_elbo, steps=1)
+
+
+def test_nan_does_not_pass_for_dead_units():
+    mu = torch.tensor([[0.0, torch.nan], [1.0, torch.nan]])
+    with pytest.raises(ValueError, match="mu has NaN"):
+        metrics.live_units(mu)

@@ -115,9 +115,15 @@ def live_units(mu: Tensor, threshold: float = 0.01) -> int:
 
     mu : (N, M). The criterion and its 0.01 are those of Burda et al. 2016, arXiv:1509.00519.
 
+    Raises
+    ------
+    ValueError: mu has NaN, which would pass for units that are not used.
+
     >>> live_units(torch.stack([torch.linspace(-1, 1, 9), torch.zeros(9)], dim=1))
     1
     """
+    if mu.isnan().any():
+        raise ValueError("mu has NaN: the encoder's weights or the data are not finite")
     return int((mu.var(dim=0, correction=0) > threshold).sum())
 
 

@@ -67,7 +67,7 @@ def fit(
 
     Raises
     ------
-    ValueError: not exactly one of epochs and steps, or x is not finite.
+    ValueError: not exactly one of epochs and steps, or x is empty or not finite.
     TrainingError: the loss, or a gradient and so the weights, became NaN or infinite; says at
         which step, at the end of that epoch or before the next evaluation.
 
@@ -83,6 +83,8 @@ def fit(
     device = torch.device(device) if device is not None else default_device()
     model.to(device).train()
     x = torch.as_tensor(x, dtype=torch.float32, device=device)
+    if len(x) == 0:
+        raise ValueError("there are no images in x to train on")
     # The sum costs one pass and no memory; a large one may overflow without a fault in the data.
     if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
         bad = ~torch.isfinite(x).flatten(1).all(1)
@@ -106,7 +108,7 @@ def fit(
         for step in range(total):
             if step % per_epoch == 0:
                 batches = torch.randperm(len(x), generator=order).to(device).split(batch_size)
-            x_batch = x[batches[step % per_epoch]]
+            x_batch = x.index_select(0, batches[step % per_epoch])  # five times x[...] on a CPU
             loss = loss_fn(x_batch, *model(x_batch, noise)).mean()
             optimizer.zero_grad()
             loss.backward()

@@ -1,7 +1,8 @@
 """The page "What this book claims": every sentence that a claim() printed, chapter by chapter.
 
 It is collected from the notebooks' committed outputs when the site is built, so it cannot fall
-behind them, and `make test` re-executes every one of them.
+behind them, and `make test` re-executes every one of them. How often a sentence held with other
+seeds and data, and by what margin, is in data/claims.json, which `make claims` writes.
 """
 
 import json
@@ -30,17 +31,43 @@ def plain(sentence: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>$#|~^])", r"\\\1", sentence)
 
 
+def measured(root: Path) -> dict[tuple[str, str], dict]:
+    """What `make claims` found for each notebook and sentence."""
+    table = json.loads((root / "data" / "claims.json").read_text(encoding="utf-8"))
+    return {(n, row["claim"]): row for n, rows in table["notebooks"].items() for row in rows}
+
+
+def verdict(row: dict | None) -> str:
+    """How a claim fared, in a few words.
+
+    >>> verdict({"runs": 15, "held": 15, "margin": 0.047})
+    ' (15 of 15, 4.7 %)'
+    >>> verdict({"runs": 5, "held": 5})  # a claim that counts has no margin
+    ' (5 of 5)'
+    """
+    if row is None:
+        return ""
+    held = f"{row['held']} of {row['runs']}"
+    return f" ({held}, {100 * row['margin']:.2g} %)" if "margin" in row else f" ({held})"
+
+
 def add_claims(app, docname: str, source: list[str]) -> None:
     if docname != PAGE:
         return
     found = {page: Path(app.env.doc2path(page)) for page in app.env.found_docs}
     notebooks = {page: path for page, path in found.items() if path.suffix == ".ipynb"}
+    root = Path(app.srcdir)
+    rows = measured(root)
+    app.env.note_dependency(str(root / "data" / "claims.json"))
     for page, path in sorted(notebooks.items(), key=lambda item: item[1].name):
         app.env.note_dependency(str(path))
         sentences = claims(path)
         if sentences:
             source[0] += f"\n\n## {plain(title(path))}\n\nIn {{doc}}`/{page}`:\n\n"
-            source[0] += "\n".join(f"- {plain(sentence)}" for sentence in sentences)
+            source[0] += "\n".join(
+                f"- {plain(sentence)}{verdict(rows.get((f'{page}.ipynb', sentence)))}"
+                for sentence in sentences
+            )
 
 
 def setup(app) -> dict:
