@@ -80,8 +80,9 @@ def collapse_spectrum(
     scale = _inverse_sqrt_information(likelihood, sigma2, mean, variance)
     if exact:
         matrix = spread * scale * scale[:, None]
-        subset = None if k is None else [d - k, d - 1]
-        values = linalg.eigh(matrix, eigvals_only=True, subset_by_index=subset, overwrite_a=True)
+        # All of them, at the same cost: LAPACK's search for the largest few can fail where
+        # eigenvalues coincide, as those of one-hot vectors do.
+        values = linalg.eigvalsh(matrix, overwrite_a=True)[d - (k or d) :]
     else:
         values = _largest_eigenvalues(batches, n, mean, scale, min(k or 10, d - 1))
     return np.maximum(np.sort(values)[::-1], 0.0)
