@@ -132,7 +132,7 @@ class Margins:
         """`isclose` or `allclose` of NumPy, PyTorch or math, and its margin."""
         holds = function(*args, **kwargs)
         if self._parts is not None:
-            a, b = (np.asarray(x, dtype=float) for x in args[:2])
+            a, b = (plain(x).astype(float) for x in args[:2])
             module = function.__module__ or ""
             if module.startswith("math"):
                 rtol, atol = kwargs.get("rel_tol", 1e-9), kwargs.get("abs_tol", 0.0)
@@ -147,6 +147,11 @@ class Margins:
         return holds
 
 
+def plain(x) -> np.ndarray:
+    """A number, an array or a tensor, also one with a gradient, as an array."""
+    return np.asarray(x.detach() if hasattr(x, "detach") else x)
+
+
 def margin_of(a, b, strict: bool) -> float:
     """1 - a/b for 0 <= a < b, and its like for other signs; negative where a < b is false.
 
@@ -155,7 +160,7 @@ def margin_of(a, b, strict: bool) -> float:
     >>> margin_of(1, 1, False)  # whole numbers: a <= b is a < b + 1
     0.5
     """
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = plain(a), plain(b)
     if not strict and a.dtype.kind in "iu" and b.dtype.kind in "iu":
         b = b + 1
     a, b = a.astype(float), b.astype(float)

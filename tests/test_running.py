@@ -38,6 +38,7 @@ def claimed(source: str, **names) -> list[dict]:
         ("np.isclose(1.0, 1.05, rtol=0, atol=0.1)", True, 0.5),
         ("np.allclose([1.0, 2.0], [1.0, 2.2], rtol=0.2, atol=0)", True, 1 - 1 / 2.2),
         ("torch.isclose(torch.tensor(1.0), torch.tensor(1.0))", True, 1.0),
+        ("torch.tensor(3.0, requires_grad=True) < 4", True, 0.25),
         ("math.isclose(9, 10, rel_tol=0.2)", True, 0.5),
         ("close(9, 10)", True, 0.5),
         ("2 == 2", True, None),
