@@ -24,7 +24,7 @@ from vaeloss.likelihoods import bernoulli_nll, kl_standard_normal
 from vaeloss.models import mlp_vae
 from vaeloss.training import fit
 
-HIDDEN, LATENT, BATCH, STEPS, ROUNDS = 400, 20, 128, 200, 7
+HIDDEN, LATENT, BATCH, STEPS, ROUNDS = 400, 20, 128, 469, 5  # an epoch of MNIST
 
 
 def network():
