@@ -16,7 +16,7 @@ import site_check
 from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
-from vaeloss import data
+from vaeloss import data, download
 
 # A browser that keeps to itself: no request but those of the page.
 CHROMIUM = [
@@ -135,8 +135,8 @@ def own_cache(monkeypatch, tmp_path) -> Path:
     """No test sees the user's settings, cache or proxies, nor the memory of another test."""
     for variable in ("VAELOSS_DATA", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(data, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(data, "_silent_since", {})
+    monkeypatch.setattr(download, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(download, "_silent_since", {})
     return tmp_path / "cache" / "mnist"
 
 

@@ -1,5 +1,6 @@
 """Mirrors on the loopback, small stand-ins for the official files, and faults of a mirror."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vaeloss import data
+from vaeloss.download import OfficialFile
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -36,10 +38,14 @@ def small_files(seed: int = 0) -> dict[str, bytes]:
 FILES = small_files()
 FIRST = "train-images-idx3-ubyte.gz"
 SHAPES = {FIRST: (30, 28, 28), "t10k-images-idx3-ubyte.gz": (10, 28, 28)}
-TABLE = tuple(
-    (name, hashlib.sha256(body).hexdigest(), SHAPES.get(name, (30 if "train" in name else 10,)))
-    for name, body in FILES.items()
-)
+
+
+def official(name: str, body: bytes) -> OfficialFile:
+    shape = SHAPES.get(name, (30 if "train" in name else 10,))
+    return OfficialFile(name, shape, len(body), hashlib.sha256(body).hexdigest())
+
+
+TABLE = tuple(official(name, body) for name, body in FILES.items())
 
 
 class Mirror:
@@ -71,7 +77,7 @@ class Mirror:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/files/"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self):
         self.server.shutdown()
@@ -150,17 +156,17 @@ def environment() -> dict[str, str]:
 CHILD = """
 import json, sys
 from pathlib import Path
-from vaeloss import data
+from vaeloss import data, download
 
-cache, mirror, table = json.load(sys.stdin)
-data.cache_folder = lambda: Path(cache)
-table = tuple((name, sha256, tuple(shape)) for name, sha256, shape in table)
-data.SOURCES["mnist"] = data.Source("MNIST", (mirror,), table)
+cache, mirrors, table = json.load(sys.stdin)
+download.cache_folder = lambda: Path(cache)
+table = tuple(download.OfficialFile(name, tuple(shape), *rest) for name, shape, *rest in table)
+data.SOURCES["mnist"] = data.Source("MNIST", tuple(mirrors), table)
 print(int(data.load("mnist").y_train.sum()))
 """
 
 
-def child(cache: Path, mirror: Mirror) -> subprocess.Popen:
+def child(cache: Path, *mirrors: Mirror) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD],
         stdin=subprocess.PIPE,
@@ -169,7 +175,8 @@ def child(cache: Path, mirror: Mirror) -> subprocess.Popen:
         text=True,
         env=environment(),
     )
-    process.stdin.write(json.dumps([str(cache.parent), mirror.url, TABLE]))
+    table = [dataclasses.astuple(file) for file in TABLE]
+    process.stdin.write(json.dumps([str(cache.parent), [m.url for m in mirrors], table]))
     process.stdin.close()
     process.stdin = None
     return process
