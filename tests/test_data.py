@@ -19,11 +19,11 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import fuzz_idx
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from mirrors import (
     FILES,
     FIRST,
@@ -478,38 +478,46 @@ def test_gzip_bomb_is_not_unpacked(tmp_path):
         tracemalloc.stop()
 
 
-@st.composite
-def nearly_idx(draw) -> bytes:
-    """Bytes that come close: a header, perhaps a fitting body, then damage before or after gzip."""
-    dims = draw(st.lists(st.integers(0, 5) | st.integers(0, 2**32 - 1), max_size=4))
-    raw = struct.pack(f">HBB{len(dims)}I", 0, draw(st.sampled_from([8, 9])), len(dims), *dims)
-    raw += draw(st.binary(max_size=130))
-    packed = gzip.compress(raw, mtime=0) if draw(st.booleans()) else raw
-    cut = draw(st.integers(0, len(packed)) | st.just(len(packed)))
-    packed = bytearray(packed[:cut])
-    change = st.tuples(st.integers(0, 200), st.integers(0, 255))
-    for at, value in draw(st.lists(change, max_size=3)):
-        if at < len(packed):
-            packed[at] = value
-    return bytes(packed)
-
-
 @pytest.fixture(scope="module")
 def fuzz_file(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "fuzz.gz"
 
 
 @settings(deadline=None, max_examples=400)
-@given(content=st.binary(max_size=300) | nearly_idx() | st.binary().map(gzip.compress))
+@given(content=fuzz_idx.inputs())
 @example(content=gzip.compress(GOOD))
 def test_only_data_errors_leave_read_idx(fuzz_file, content):
-    fuzz_file.write_bytes(content)
-    try:
-        array = read_idx(fuzz_file)
-    except DataError as error:
-        assert str(fuzz_file) in str(error)
-    else:  # what is accepted is what was written
-        assert gzip.decompress(content) == idx(array)
+    """A part of what `make fuzz` does."""
+    fuzz_idx.examine(content, fuzz_file)
+
+
+def fails(*args):
+    raise KeyError("of NumPy's, say")
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [fails, lambda path: np.zeros((1, 2, 3), np.uint8), lambda path: read_idx(path)[0]],
+)
+def test_fuzzing_finds_a_reader_that_is_wrong(tmp_path, monkeypatch, reader):
+    good, damaged = gzip.compress(GOOD), gzip.compress(GOOD[:-1])
+    assert fuzz_idx.examine(good, tmp_path / "a.gz")
+    assert not fuzz_idx.examine(damaged, tmp_path / "a.gz")
+    monkeypatch.setattr(fuzz_idx, "read_idx", reader)
+    with pytest.raises((AssertionError, KeyError)):
+        fuzz_idx.examine(good, tmp_path / "a.gz")
+
+
+def test_fuzzing_finds_a_refusal_and_an_acceptance(tmp_path, monkeypatch):
+    def refuse_all(path):
+        raise DataError(f"{path}: no")
+
+    monkeypatch.setattr(fuzz_idx, "read_idx", refuse_all)
+    with pytest.raises(AssertionError, match="refused"):
+        fuzz_idx.examine(gzip.compress(GOOD), tmp_path / "a.gz")
+    monkeypatch.setattr(fuzz_idx, "read_idx", lambda path: np.arange(5, dtype=np.uint8))
+    with pytest.raises(AssertionError):
+        fuzz_idx.examine(gzip.compress(idx(np.arange(6, dtype=np.uint8))[:-1]), tmp_path / "a.gz")
 
 
 # The bundled set

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
+import urllib3
 from mirrors import (
     FILES,
     FIRST,
@@ -391,6 +393,23 @@ def test_answer_that_is_hardly_http(mirror, use, cache, answer):
     use(bad.url, mirror().url)
     check_small(load("mnist"))
     check_complete(cache)
+
+
+@pytest.mark.parametrize("function", ["head", "get"])
+def test_exception_that_only_a_library_knows(mirror, use, cache, monkeypatch, function):
+    first, second = mirror(), mirror()
+    real = getattr(requests, function)
+
+    def fail_at_the_first(url, **kwargs):
+        if url.startswith(first.url):
+            raise urllib3.exceptions.HTTPError("neither an OSError nor a ValueError")
+        return real(url, **kwargs)
+
+    monkeypatch.setattr(requests, function, fail_at_the_first)
+    use(first.url, second.url)
+    check_small(load("mnist"))
+    check_complete(cache)
+    assert (first.got, second.got) == ([], list(FILES))
 
 
 def test_answer_to_a_probe_that_is_hardly_http(use):
@@ -782,6 +801,14 @@ def pipe(path: Path):
     if not hasattr(os, "mkfifo"):
         pytest.skip("no named pipes on this system")
     os.mkfifo(path)
+
+    def let_go():  # of a reader that waits for a writer: better too late than never
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+    timer = threading.Timer(5, let_go)
+    timer.daemon = True
+    timer.start()
 
 
 def device(path: Path):
