@@ -14,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test times serve lab notebooks claims repeat stamp launch bench constraints licences clean
+.PHONY: help book test times serve lab notebooks claims repeat stamp launch bench fuzz constraints licences clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -80,6 +80,10 @@ repeat: $(STAMP)  ## run every notebook twice, and once with two threads, and co
 bench: $(STAMP)  ## measure what the book promises of speed, on an idle machine; writes data/bench.json
 	@echo "== measuring: two cores, some minutes, best with nothing else running"
 	$(QUIET) $(BIN)/python tests/bench.py
+
+fuzz: $(STAMP)  ## 100,000 damaged files for the IDX reader, as many again if atheris is installed (minutes)
+	@echo "== fuzzing vaeloss.data.read_idx; tests/fuzz_idx.py --help has the options"
+	$(ONE_THREAD) $(BIN)/python tests/fuzz_idx.py
 
 stamp: $(STAMP)  ## write this checkout's GitHub address into the notebooks, for Colab
 	@$(BIN)/python book/_ext/launch.py .

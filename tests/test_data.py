@@ -4,12 +4,11 @@ The only network is a server on this machine. Small stand-ins take the place of 
 which are looked at too where $VAELOSS_DATA has them.
 """
 
+import dataclasses
 import gzip
 import hashlib
-import http.server
 import importlib.util
 import io
-import json
 import os
 import socket
 import struct
@@ -20,13 +19,31 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import fuzz_idx
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from mirrors import (
+    FILES,
+    FIRST,
+    TABLE,
+    broken,
+    check_complete,
+    check_small,
+    child,
+    environment,
+    fill,
+    html,
+    idx,
+    loop,
+    other_bytes,
+    refuse,
+    send,
+    without_length,
+)
 
-from vaeloss import data
+from vaeloss import data, download
 from vaeloss.data import DataError, bundled, load, read_idx
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,154 +51,9 @@ REAL = os.environ.get("VAELOSS_DATA")  # read before the tests take it out of th
 FALLBACK_LINE = "MNIST could not be loaded ({}); using the bundled digits28 instead.\n"
 
 
-def environment() -> dict[str, str]:
-    """For another process, which imports the package that is tested here; without the settings that
-    the fixture `cache` has removed."""
-    return {**os.environ, "PYTHONPATH": str(Path(data.__file__).parents[1])}
-
-
-def idx(array: np.ndarray) -> bytes:
-    """An array as IDX, not compressed."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
-def small_files(seed: int = 0) -> dict[str, bytes]:
-    """Stand-ins for the four files: 30 training and 10 test images of random pixels."""
-    rng = np.random.default_rng(seed)
-    arrays = {
-        "train-images-idx3-ubyte.gz": rng.integers(0, 256, (30, 28, 28)),
-        "train-labels-idx1-ubyte.gz": rng.integers(0, 10, 30),
-        "t10k-images-idx3-ubyte.gz": rng.integers(0, 256, (10, 28, 28)),
-        "t10k-labels-idx1-ubyte.gz": rng.integers(0, 10, 10),
-    }
-    return {name: gzip.compress(idx(a.astype(np.uint8)), mtime=0) for name, a in arrays.items()}
-
-
-FILES = small_files()
-FIRST = "train-images-idx3-ubyte.gz"
-SHAPES = {FIRST: (30, 28, 28), "t10k-images-idx3-ubyte.gz": (10, 28, 28)}
-TABLE = tuple(
-    (name, hashlib.sha256(body).hexdigest(), SHAPES.get(name, (30 if "train" in name else 10,)))
-    for name, body in FILES.items()
-)
-
-
-class Mirror:
-    """A mirror on the loopback. `answer(handler, body)` replaces how files are sent."""
-
-    def __init__(self, files=FILES, answer=None):
-        self.got: list[str] = []
-        mirror = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_HEAD(self):
-                self.send_response(200)
-                self.end_headers()
-
-            def do_GET(self):
-                name = self.path.rsplit("/", 1)[-1]
-                mirror.got.append(name)
-                if answer:
-                    answer(self, files[name])
-                else:
-                    send(self, files[name])
-
-            def log_message(self, *args):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            def handle_error(self, request, client_address):
-                pass  # a client that hung up: some tests kill it
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/files/"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-def send(handler, body: bytes, part: float = 1.0, status: int = 200):
-    """Send a body, or break the connection after a part of it."""
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
-    handler.wfile.write(body[: int(part * len(body))])
-    handler.wfile.flush()
-
-
-@pytest.fixture
-def mirror():
-    made = []
-
-    def make(*args, **kwargs) -> Mirror:
-        made.append(Mirror(*args, **kwargs))
-        return made[-1]
-
-    yield make
-    for m in made:
-        m.close()
-
-
-@pytest.fixture
-def black_hole():
-    """The address of a socket that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        yield f"http://127.0.0.1:{silent.getsockname()[1]}/"
-
-
-@pytest.fixture
-def dead():
-    """An address that refuses connections."""
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        port = s.getsockname()[1]
-    return f"http://127.0.0.1:{port}/"
-
-
 @pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path) -> Path:
-    """No test sees the user's settings, cache or proxies, nor the memory of another test."""
-    for variable in ("VAELOSS_DATA", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(data, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(data, "_silent_since", {})
-    return tmp_path / "cache" / "mnist"
-
-
-@pytest.fixture
-def use(monkeypatch):
-    """Let the small stand-ins take MNIST's place, at these mirrors."""
-
-    def use(*mirrors: str, name: str = "mnist", title: str = "MNIST"):
-        monkeypatch.setitem(data.SOURCES, name, data.Source(title, mirrors, TABLE))
-
-    return use
-
-
-def fill(folder: Path, files=FILES) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, body in files.items():
-        (folder / name).write_bytes(body)
-    return folder
-
-
-def check_small(dataset):
-    assert dataset.name == "mnist"
-    for x, y, n in (
-        (dataset.x_train, dataset.y_train, 30),
-        (dataset.x_test, dataset.y_test, 10),
-    ):
-        assert (x.shape, x.dtype, y.shape, y.dtype) == ((n, 28, 28), np.float32, (n,), np.int64)
-    raw = np.frombuffer(gzip.decompress(FILES[FIRST])[16:], np.uint8).reshape(30, 28, 28)
-    assert np.array_equal(dataset.x_train, raw / np.float32(255))
-    labels = gzip.decompress(FILES["t10k-labels-idx1-ubyte.gz"])[8:]
-    assert dataset.y_test.tolist() == list(labels)
-
-
-def check_complete(folder: Path):
-    """The four files and nothing else, such as a part of a download."""
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == FILES
+def cache(own_cache) -> Path:
+    return own_cache
 
 
 # Downloads
@@ -207,44 +79,15 @@ def test_progress_bar_when_a_person_watches(mirror, use, monkeypatch, terminal, 
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TQDM_DISABLE", disable)
     seen = []
-    downloader = data.pooch.HTTPDownloader
+    downloader = download.pooch.HTTPDownloader
     monkeypatch.setattr(
-        data.pooch,
+        download.pooch,
         "HTTPDownloader",
         lambda progressbar, **kwargs: seen.append(progressbar) or downloader(False, **kwargs),
     )
     use(mirror().url)
     check_small(load("mnist"))
-    assert seen == [shown]
-
-
-def refuse(handler, body):
-    send(handler, b"gone", status=503)
-
-
-def html(handler, body):
-    send(handler, b"<!DOCTYPE html><title>Welcome to the hotel</title>")
-
-
-def other_bytes(handler, body):
-    send(handler, gzip.compress(b"something else"))
-
-
-def broken(handler, body):
-    send(handler, body, part=0.5)
-
-
-def without_length(handler, body):
-    """Half of the file, and no Content-Length that would tell."""
-    handler.send_response(200)
-    handler.end_headers()
-    handler.wfile.write(body[: len(body) // 2])
-
-
-def loop(handler, body):
-    handler.send_response(302)
-    handler.send_header("Location", handler.path)
-    handler.end_headers()
+    assert seen == [shown] * 4
 
 
 FAULTS = [refuse, html, other_bytes, broken, without_length, loop]
@@ -280,7 +123,7 @@ def test_first_mirror_refuses_connections(mirror, use, dead):
 
 
 def test_first_mirror_never_answers(mirror, use, black_hole, monkeypatch):
-    monkeypatch.setattr(data, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(download, "PROBE_SECONDS", 0.5)
     use(black_hole, mirror().url)
     check_small(load("mnist"))
 
@@ -292,7 +135,7 @@ def test_mirror_that_stops_in_the_middle(mirror, use, cache, monkeypatch):
         send(handler, body, part=0.5)
         go_on.wait(20)
 
-    monkeypatch.setattr(data, "TIMEOUT", (1.0, 0.5))
+    monkeypatch.setattr(download, "TIMEOUT", (1.0, 0.5))
     use(mirror(answer=stop).url, mirror().url)
     started = time.monotonic()
     check_small(load("mnist"))
@@ -325,40 +168,12 @@ def test_cache_that_cannot_be_written(mirror, use, cache, capsys):
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
     use(mirror().url)
-    with pytest.raises(DataError, match=f"{FIRST}.*VAELOSS_DATA"):
+    with pytest.raises(DataError, match=f"{cache}.*XDG_CACHE_HOME.*VAELOSS_DATA"):
         load("mnist")
     assert load("mnist", fallback="digits28").name == "digits28"
 
 
 # Two processes
-
-
-CHILD = """
-import json, sys
-from pathlib import Path
-from vaeloss import data
-
-cache, mirror, table = json.load(sys.stdin)
-data.cache_folder = lambda: Path(cache)
-table = tuple((name, sha256, tuple(shape)) for name, sha256, shape in table)
-data.SOURCES["mnist"] = data.Source("MNIST", (mirror,), table)
-print(int(data.load("mnist").y_train.sum()))
-"""
-
-
-def child(cache: Path, mirror: Mirror) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    process.stdin.write(json.dumps([str(cache.parent), mirror.url, TABLE]))
-    process.stdin.close()
-    process.stdin = None
-    return process
 
 
 def test_two_processes_on_one_cache(mirror, use, cache):
@@ -399,7 +214,7 @@ def test_a_killed_download_is_not_seen_as_complete(mirror, use, cache):
     process.kill()
     process.communicate(timeout=10)
     done.set()
-    assert not any((cache / name).exists() for name in FILES)
+    assert list(cache.iterdir()) == []
     use(mirror().url)
     check_small(load("mnist"))
 
@@ -443,9 +258,10 @@ def test_silent_network_within_ten_seconds(use, black_hole, capsys):
 def test_silent_network_does_not_hold_the_process(cache, black_hole):
     """What still waits for a mirror ends with the process, long before its own time is out."""
     code = (
-        "import sys; from vaeloss import data; data.PROBE_SECONDS = 0.1; data.TIMEOUT = (60, 60);"
+        "import sys; from vaeloss import data, download;"
+        "download.PROBE_SECONDS = 0.1; download.TIMEOUT = (60, 60);"
         "data.SOURCES['mnist'] = data.Source('MNIST', (sys.argv[1],), data.SOURCES['mnist'].files);"
-        "data.cache_folder = lambda: data.Path(sys.argv[2]);"
+        "download.cache_folder = lambda: data.Path(sys.argv[2]);"
         "print(data.load('mnist', fallback='digits28').name)"
     )
     command = [sys.executable, "-c", code, black_hole, str(cache)]
@@ -461,7 +277,7 @@ def test_name_server_that_never_answers(use, monkeypatch, capsys):
         raise socket.gaierror("no answer")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(data, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(download, "PROBE_SECONDS", 0.5)
     use("http://mirror.invalid/", "http://other.invalid/")
     started = time.monotonic()
     assert load("mnist", fallback="digits28").name == "digits28"
@@ -473,10 +289,10 @@ def test_silent_mirrors_are_asked_again_later(use, mirror, monkeypatch):
     """A reader who mends the network need not restart the kernel."""
     server = mirror()
     use(server.url)
-    data._silent_since[(server.url,)] = time.monotonic()
+    download._silent_since[(server.url,)] = time.monotonic()
     with pytest.raises(DataError, match="no mirror reachable"):
         load("mnist")
-    monkeypatch.setattr(data, "FORGET_SECONDS", 0.0)
+    monkeypatch.setattr(download, "FORGET_SECONDS", 0.0)
     check_small(load("mnist"))
 
 
@@ -485,7 +301,7 @@ def test_refused_connections_need_no_waiting(use, dead):
     started = time.monotonic()
     with pytest.raises(DataError, match="no mirror reachable"):
         load("mnist")
-    assert time.monotonic() - started < data.PROBE_SECONDS
+    assert time.monotonic() - started < download.PROBE_SECONDS
 
 
 # $VAELOSS_DATA
@@ -528,7 +344,9 @@ def test_wrong_local_file(mirror, use, tmp_path, monkeypatch, fallback):
     with pytest.raises(DataError) as caught:
         load("mnist", fallback=fallback)
     assert str(folder / FIRST) in str(caught.value)
-    assert "SHA-256" in str(caught.value) and "replace it" in str(caught.value)
+    assert f"not {len(FILES[FIRST]):,} bytes" in str(caught.value) and "replace it" in str(
+        caught.value
+    )
     assert (folder / FIRST).exists()
 
 
@@ -553,7 +371,7 @@ def test_local_folder_that_cannot_be_read(mirror, use, tmp_path, monkeypatch, ki
 
 
 def test_right_sum_and_wrong_shape(mirror, use, monkeypatch):
-    table = ((FIRST, TABLE[0][1], (60_000, 28, 28)), *TABLE[1:])
+    table = (dataclasses.replace(TABLE[0], shape=(60_000, 28, 28)), *TABLE[1:])
     monkeypatch.setitem(data.SOURCES, "mnist", data.Source("MNIST", (mirror().url,), table))
     with pytest.raises(DataError, match=rf"{FIRST}.*\(30, 28, 28\), not \(60000, 28, 28\)"):
         load("mnist")
@@ -660,38 +478,46 @@ def test_gzip_bomb_is_not_unpacked(tmp_path):
         tracemalloc.stop()
 
 
-@st.composite
-def nearly_idx(draw) -> bytes:
-    """Bytes that come close: a header, perhaps a fitting body, then damage before or after gzip."""
-    dims = draw(st.lists(st.integers(0, 5) | st.integers(0, 2**32 - 1), max_size=4))
-    raw = struct.pack(f">HBB{len(dims)}I", 0, draw(st.sampled_from([8, 9])), len(dims), *dims)
-    raw += draw(st.binary(max_size=130))
-    packed = gzip.compress(raw, mtime=0) if draw(st.booleans()) else raw
-    cut = draw(st.integers(0, len(packed)) | st.just(len(packed)))
-    packed = bytearray(packed[:cut])
-    change = st.tuples(st.integers(0, 200), st.integers(0, 255))
-    for at, value in draw(st.lists(change, max_size=3)):
-        if at < len(packed):
-            packed[at] = value
-    return bytes(packed)
-
-
 @pytest.fixture(scope="module")
 def fuzz_file(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "fuzz.gz"
 
 
 @settings(deadline=None, max_examples=400)
-@given(content=st.binary(max_size=300) | nearly_idx() | st.binary().map(gzip.compress))
+@given(content=fuzz_idx.inputs())
 @example(content=gzip.compress(GOOD))
 def test_only_data_errors_leave_read_idx(fuzz_file, content):
-    fuzz_file.write_bytes(content)
-    try:
-        array = read_idx(fuzz_file)
-    except DataError as error:
-        assert str(fuzz_file) in str(error)
-    else:  # what is accepted is what was written
-        assert gzip.decompress(content) == idx(array)
+    """A part of what `make fuzz` does."""
+    fuzz_idx.examine(content, fuzz_file)
+
+
+def fails(*args):
+    raise KeyError("of NumPy's, say")
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [fails, lambda path: np.zeros((1, 2, 3), np.uint8), lambda path: read_idx(path)[0]],
+)
+def test_fuzzing_finds_a_reader_that_is_wrong(tmp_path, monkeypatch, reader):
+    good, damaged = gzip.compress(GOOD), gzip.compress(GOOD[:-1])
+    assert fuzz_idx.examine(good, tmp_path / "a.gz")
+    assert not fuzz_idx.examine(damaged, tmp_path / "a.gz")
+    monkeypatch.setattr(fuzz_idx, "read_idx", reader)
+    with pytest.raises((AssertionError, KeyError)):
+        fuzz_idx.examine(good, tmp_path / "a.gz")
+
+
+def test_fuzzing_finds_a_refusal_and_an_acceptance(tmp_path, monkeypatch):
+    def refuse_all(path):
+        raise DataError(f"{path}: no")
+
+    monkeypatch.setattr(fuzz_idx, "read_idx", refuse_all)
+    with pytest.raises(AssertionError, match="refused"):
+        fuzz_idx.examine(gzip.compress(GOOD), tmp_path / "a.gz")
+    monkeypatch.setattr(fuzz_idx, "read_idx", lambda path: np.arange(5, dtype=np.uint8))
+    with pytest.raises(AssertionError):
+        fuzz_idx.examine(gzip.compress(idx(np.arange(6, dtype=np.uint8))[:-1]), tmp_path / "a.gz")
 
 
 # The bundled set
@@ -766,8 +592,8 @@ def test_readme_has_every_source():
         assert len(source.mirrors) == 2 and all(m.endswith("/") for m in source.mirrors)
         for mirror in source.mirrors:
             assert mirror in text
-        for file, sha256, _ in source.files:
-            assert f"{sha256}  {name}/{file}" in text
+        for file in source.files:
+            assert f"{file.sha256}  {name}/{file.name}" in text
     sha256 = hashlib.sha256((ROOT / "data" / "digits28.npz").read_bytes()).hexdigest()
     assert f"{sha256}  digits28.npz" in text
 

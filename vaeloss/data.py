@@ -1,45 +1,25 @@
 """MNIST, Fashion-MNIST and a bundled set that needs no network.
 
-`load(name)` looks in `$VAELOSS_DATA`, then in the cache, then downloads; the SHA-256 sum of every
-file is checked on every load, wherever it comes from. Files are parsed with NumPy, never unpickled.
-`data/README.md` has the sources, licences and sums.
+`load(name)` looks in `$VAELOSS_DATA`, then in the cache, then downloads (`vaeloss.download`); the
+SHA-256 sum of every file is checked on every load, wherever it comes from. Files are parsed with
+NumPy, never unpickled. `data/README.md` has the sources, licences and sums.
 """
 
 import difflib
 import gzip
-import hashlib
+import io
 import math
 import os
-import sys
-import tempfile
-import threading
-import time
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import requests
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # pooch's tqdm asks for ipywidgets, which nothing here needs
-    import pooch
+from vaeloss.download import DataError, OfficialFile, Source, official_files
+from vaeloss.download import cache_folder as cache_folder
 
-PROBE_SECONDS = 5.0  # to find out whether any mirror can be reached at all
-FORGET_SECONDS = 300.0  # after which mirrors that did not answer are asked again
-TIMEOUT = (5.0, 15.0)  # seconds to connect, and between two chunks of a download
 MAX_BYTES = 10**9  # of one array: beyond every data set here, within a laptop's memory
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a data set comes from: mirrors in order, and name, SHA-256, shape of its four files."""
-
-    title: str
-    mirrors: tuple[str, ...]
-    files: tuple[tuple[str, str, tuple[int, ...]], ...]
-
 
 _FILES = (
     ("train-images-idx3-ubyte.gz", (60_000, 28, 28)),
@@ -49,9 +29,9 @@ _FILES = (
 )
 
 
-def _source(title: str, mirrors: tuple[str, ...], *sums: str) -> Source:
-    files = tuple((file, s, shape) for (file, shape), s in zip(_FILES, sums, strict=True))
-    return Source(title, mirrors, files)
+def _source(title: str, mirrors: tuple[str, ...], *published: tuple[int, str]) -> Source:
+    both = zip(_FILES, published, strict=True)
+    return Source(title, mirrors, tuple(OfficialFile(*known, *new) for known, new in both))
 
 
 SOURCES = {
@@ -61,10 +41,10 @@ SOURCES = {
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        (9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        (28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+        (1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        (4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
     ),
     "fashion_mnist": _source(
         "Fashion-MNIST",
@@ -72,24 +52,13 @@ SOURCES = {
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
-        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        (26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+        (29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+        (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+        (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
     ),
 }
 BUNDLED = ("digits28",)
-
-
-class DataError(ValueError):
-    """A data set cannot be used; the message names the file and says how to mend it.
-
-    reason : why no source works, in a few words; None for what a fallback must not hide.
-    """
-
-    def __init__(self, message: str, reason: str | None = None):
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +85,8 @@ def load(name: str, fallback: str | None = None) -> Dataset:
     Raises
     ------
     DataError: unknown name; `$VAELOSS_DATA` is no readable folder or holds a file that is not the
-        official one (also with a fallback, which would hide it); no source works and no fallback.
+        official one (also with a fallback, which would hide it); without a fallback, no source
+        works, or the cache cannot be written. (The class is `vaeloss.download.DataError`.)
 
     Sources
     -------
@@ -138,7 +108,7 @@ def load(name: str, fallback: str | None = None) -> Dataset:
     if name in BUNDLED:
         return _load_bundled(name)
     try:
-        paths = _locate(name)
+        bodies = official_files(name, SOURCES[name])
     except DataError as error:
         if fallback is None or error.reason is None:
             raise
@@ -146,10 +116,11 @@ def load(name: str, fallback: str | None = None) -> Dataset:
         print(f"{failure}; using the bundled {fallback} instead.")
         return _load_bundled(fallback)
     arrays = []
-    for path, (_, _, shape) in zip(paths, SOURCES[name].files, strict=True):
-        array = read_idx(path)
-        if array.shape != shape:
-            raise DataError(f"{path} has an array of shape {array.shape}, not {shape}: replace it")
+    for file in SOURCES[name].files:
+        body = bodies.pop(0)  # what is parsed is what was checked, and freed as we go
+        array = _read_idx(io.BytesIO(body), file.name)
+        if array.shape != file.shape:
+            raise DataError(f"{file.name} has an array of shape {array.shape}, not {file.shape}")
         arrays.append(array)
     return _dataset(name, *arrays)
 
@@ -174,12 +145,17 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     ...     read_idx(path)
     array([7, 2, 1], dtype=uint8)
     """
+    return _read_idx(path, path)
+
+
+def _read_idx(source, name: str | os.PathLike) -> np.ndarray:
+    """From a path, or a file that is open; `name` is for the messages."""
 
     def error(what: str) -> DataError:
-        return DataError(f"{path}: {what}; replace it with the original file")
+        return DataError(f"{name}: {what}; replace it with the original file")
 
     try:
-        with gzip.open(path) as file:
+        with gzip.open(source) as file:
             magic = file.read(4)
             if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 3:
                 raise error(f"not an IDX file of bytes (it begins with '{magic.hex(' ')}')")
@@ -216,134 +192,6 @@ def bundled(filename: str) -> Path:
         if (folder / filename).is_file():
             return folder / filename
     raise DataError(f"the bundled file {filename} is missing: install vaeloss again")
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `vaeloss` in the user's cache folder (`~/.cache` on Linux)."""
-    return Path(pooch.os_cache("vaeloss")).expanduser()
-
-
-def _locate(name: str) -> list[Path]:
-    """The four files of a data set, sums checked; what is in neither folder is downloaded first."""
-    local, cache = _local_folder(name), cache_folder() / name
-    paths, missing = [], []
-    for file, sha256, _ in SOURCES[name].files:
-        path = cache / file
-        if local and (local / file).exists():
-            path = local / file
-            if not _has_sum(path, sha256):
-                raise DataError(
-                    f"{path} is not the official file (its SHA-256 differs, or it cannot be read): "
-                    "replace it, or remove it and it will be downloaded"
-                )
-        elif not _has_sum(path, sha256):
-            missing.append((path, sha256))
-        paths.append(path)
-    if missing:
-        _download(name, missing)
-    return paths
-
-
-def _local_folder(name: str) -> Path | None:
-    root = os.environ.get("VAELOSS_DATA")
-    if not root:
-        return None
-    folder = Path(root).expanduser().absolute()  # absolute: messages say where we really looked
-    for path in (folder, folder / name):
-        if path != folder and not path.exists():
-            return None  # a folder with some of the data sets is fine
-        if not (path.is_dir() and os.access(path, os.R_OK | os.X_OK)):
-            raise DataError(f"VAELOSS_DATA: {path} is no readable folder: correct it or unset it")
-    return folder / name
-
-
-def _has_sum(path: Path, sha256: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
-
-
-def _download(name: str, missing: list[tuple[Path, str]]) -> None:
-    source = SOURCES[name]
-
-    def no_source(reason: str, tried: list[str]) -> DataError:
-        return DataError(
-            f"{source.title} could not be loaded: {reason} (tried {'; '.join(tried)}). Put its "
-            f"files into a folder named {name} and set VAELOSS_DATA to the folder above it, or "
-            f"call load({name!r}, fallback='digits28')",
-            reason,
-        )
-
-    mirrors = _reachable(source.mirrors, missing[0][0].name)
-    if not mirrors:
-        raise no_source("no mirror reachable", [m + missing[0][0].name for m in source.mirrors])
-    silent = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-    fetch = pooch.HTTPDownloader(
-        progressbar=not silent and sys.stderr is not None and sys.stderr.isatty(),
-        chunk_size=2**16,
-        timeout=TIMEOUT,
-        headers={"Accept-Encoding": "identity"},  # the .gz itself, not unpacked on the way
-    )
-    for path, sha256 in missing:
-        tried = []
-        for url in (mirror + path.name for mirror in mirrors):
-            try:
-                _download_file(fetch, url, path, sha256)
-            except (OSError, ValueError) as problem:  # requests' errors are OSErrors
-                # Windows refuses to replace a file that another process has open: then it is there.
-                if not _has_sum(path, sha256):
-                    text = str(problem) if isinstance(problem, DataError) else repr(problem)
-                    tried.append(f"{url}: {text}")
-                    continue
-            break
-        else:
-            raise no_source("every download failed", tried)
-
-
-def _download_file(fetch: pooch.HTTPDownloader, url: str, path: Path, sha256: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Into a folder of this process's own, checked, and moved in one step: nobody sees a part of a
-    # file under its name, and processes that download at once do not meet.
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        fetch(url, str(part), None)
-        if not _has_sum(part, sha256):
-            raise DataError("wrong SHA-256 sum")
-        os.replace(part, path)
-
-
-_silent_since: dict[tuple[str, ...], float] = {}  # mirrors none of which answered, and when
-
-
-def _reachable(mirrors: tuple[str, ...], file: str) -> list[str]:
-    """The mirrors that answer, in order, asked all at once: a dead network costs seconds in all."""
-    now = time.monotonic()
-    recent = [m for m, since in _silent_since.items() if now - since < FORGET_SECONDS]
-    if mirrors in recent:
-        return []
-    answered: set[str] = set()
-
-    def probe(mirror: str) -> None:
-        try:
-            requests.head(mirror + file, timeout=TIMEOUT)
-            answered.add(mirror)  # with whatever status: the download and its sum decide
-        except (OSError, ValueError):
-            pass
-
-    # Daemon threads: a name server that never answers cannot be interrupted, only left behind.
-    threads = [threading.Thread(target=probe, args=(m,), daemon=True) for m in mirrors]
-    for thread in threads:
-        thread.start()
-    # Where another data set's mirrors have just been silent, these have half the time.
-    deadline = now + PROBE_SECONDS / (2 if recent else 1)
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    reachable = [m for m in mirrors if m in answered]
-    if not reachable:
-        _silent_since[mirrors] = now
-    return reachable
 
 
 def _load_bundled(name: str) -> Dataset:
