@@ -128,6 +128,14 @@ class Margins:
             self._parts.append(margin_of(a, b, strict=op in "<>"))
         return {"<": lambda: a < b, "<=": lambda: a <= b}[op.replace(">", "<")]()
 
+    def unrecorded(self, condition: Callable):
+        """`condition()`; what it compares on the way has no margin."""
+        parts, self._parts = self._parts, None
+        try:
+            return condition()
+        finally:
+            self._parts = parts
+
     def close(self, function: Callable, *args, **kwargs):
         """`isclose` or `allclose` of NumPy, PyTorch or math, and its margin."""
         holds = function(*args, **kwargs)
@@ -180,7 +188,7 @@ class RecordClaims(ast.NodeTransformer):
         # A small function such as `about(a, b)`, should a claim call it.
         self.generic_visit(node)
         last = node.body[-1]
-        if isinstance(last, ast.Return) and last.value is not None:
+        if isinstance(last, ast.Return) and isinstance(last.value, ast.Compare | ast.BoolOp):
             last.value = must_hold(last.value)
         return node
 
@@ -224,7 +232,10 @@ def must_hold(node: ast.expr) -> ast.expr:
             return ast.ListComp(must_hold(element), generators)
         case ast.Call(ast.Attribute(_, "isclose" | "allclose"), args, keywords):
             return ast.Call(attribute("close"), [node.func, *args], keywords)
-    return node
+        case ast.Call():  # perhaps of a function of the chapter, whose last line is recorded
+            return node
+    nothing = ast.arguments([], [], None, [], [], None, [])
+    return ast.Call(attribute("unrecorded"), [ast.Lambda(nothing, node)], [])
 
 
 def set_seed(seed: int) -> Callable[[ast.Module], ast.Module]:

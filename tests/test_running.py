@@ -43,6 +43,8 @@ def claimed(source: str, **names) -> list[dict]:
         ("close(9, 10)", True, 0.5),
         ("2 == 2", True, None),
         ("not 2 > 3", True, None),
+        ("not close(9, 20)", True, None),
+        ("close(9, 10) == True", True, None),
         ("1 > 2 or 2 > 1", True, None),
     ],
 )
