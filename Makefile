@@ -77,8 +77,8 @@ repeat: $(STAMP)  ## run every notebook twice, and once with two threads, and co
 	@echo "== three runs of every notebook"
 	$(ONE_THREAD) $(QUIET) $(BIN)/python tests/repeat_check.py
 
-bench: $(STAMP)  ## measure what the book promises of speed, on an idle machine; writes data/bench.json
-	@echo "== measuring: two cores, some minutes, best with nothing else running"
+bench: $(STAMP)  ## measure what the book promises of speed, make test included, on an idle machine (15 minutes)
+	@echo "== measuring into data/bench.json: two cores, a quarter of an hour, with nothing else running"
 	$(QUIET) $(BIN)/python tests/bench.py
 
 fuzz: $(STAMP)  ## 100,000 damaged files for the IDX reader, as many again if atheris is installed (minutes)

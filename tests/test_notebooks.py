@@ -1,8 +1,10 @@
 """The rules for a chapter (CONTRIBUTING.md), for every notebook of the book."""
 
 import base64
+import json
 import re
 import struct
+import sys
 from pathlib import Path
 
 import nbformat
@@ -10,6 +12,9 @@ import pytest
 import site_check
 
 BOOK = site_check.ROOT / "book"
+sys.path.insert(0, str(BOOK / "_ext"))
+import claims_page  # noqa: E402
+
 NOTEBOOKS = sorted(p for p in BOOK.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 CHAPTERS = [p for p in NOTEBOOKS if p.parent.name in ("derive", "reproduce", "ablate", "use")]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -180,6 +185,17 @@ def test_claims_were_printed(path):
     for cell in code_cells(read(path)):
         if re.search(r"^claim\(", cell.source, flags=re.MULTILINE):
             assert any("✓" in o.get("text", "") for o in cell.outputs), cell.source
+
+
+@each_chapter
+def test_no_claim_is_luck(path):
+    """`make claims` has run every sentence with other seeds and data, and it held each time."""
+    name = path.relative_to(site_check.ROOT).as_posix()
+    table = json.loads((site_check.ROOT / "data" / "claims.json").read_text(encoding="utf-8"))
+    rows = {row["claim"]: row for row in table["notebooks"].get(name, [])}
+    for sentence in claims_page.claims(path):
+        assert sentence in rows, f"not run with other seeds: make claims NB={name}"
+        assert rows[sentence]["held"] == rows[sentence]["runs"] > 0, rows[sentence]
 
 
 def test_the_landing_picture_is_the_first_figure_of_chapter_01():
