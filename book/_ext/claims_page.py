@@ -44,11 +44,16 @@ def verdict(row: dict | None) -> str:
     ' (15 of 15, 4.7 %)'
     >>> verdict({"runs": 5, "held": 5})  # a claim that counts has no margin
     ' (5 of 5)'
+    >>> verdict({"runs": 7, "held": 7, "margin": 1.0}), verdict({"runs": 7, "held": 7, "margin": 0})
+    (' (7 of 7, 100 %)', ' (7 of 7, under 0.01 %)')
     """
     if row is None:
         return ""
     held = f"{row['held']} of {row['runs']}"
-    return f" ({held}, {100 * row['margin']:.2g} %)" if "margin" in row else f" ({held})"
+    if "margin" not in row:
+        return f" ({held})"
+    percent = float(f"{100 * row['margin']:.2g}")
+    return f" ({held}, {percent:g} %)" if percent >= 0.01 else f" ({held}, under 0.01 %)"
 
 
 def add_claims(app, docname: str, source: list[str]) -> None:
