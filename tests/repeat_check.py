@@ -31,12 +31,11 @@ TIMES = re.compile(r"\d+(\.\d+)?(?= ?(s|ms|seconds?|CPU seconds?)\b)")
 CACHES = (".cache/", ".keras/", ".ipython/", ".config/matplotlib/")
 
 
-def one_run(notebook: str, seed: int, threads: int) -> list[running.Cell]:
+def one_run(notebook: str, seed: int) -> list[running.Cell]:
     """Execute a notebook after global generators were seeded, which must not matter to it."""
     import numpy as np
     import torch
 
-    torch.set_num_threads(threads)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -45,8 +44,12 @@ def one_run(notebook: str, seed: int, threads: int) -> list[running.Cell]:
 
 def run_all(order: random.Random, threads: int, workers: int) -> dict[str, list[running.Cell]]:
     notebooks = order.sample(running.NOTEBOOKS, len(running.NOTEBOOKS))
+    # Read once by each process, by torch's libraries and by NumPy's and SciPy's.
+    os.environ |= dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
+    )
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        runs = {n: pool.submit(one_run, n, order.getrandbits(32), threads) for n in notebooks}
+        runs = {n: pool.submit(one_run, n, order.getrandbits(32)) for n in notebooks}
         return {notebook: run.result() for notebook, run in runs.items()}
 
 
