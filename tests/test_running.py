@@ -123,7 +123,7 @@ def test_what_changes_from_run_to_run_is_found_times_aside(notebook):
         "globals().get('left')",
         "left = 1",
     )
-    first, same, other = (repeat_check.one_run(path, seed, 1) for seed in [1, 1, 2])
+    first, same, other = (repeat_check.one_run(path, seed) for seed in [1, 1, 2])
     assert repeat_check.differences(first, same) == []  # and no name stays for the next notebook
     [found] = repeat_check.differences(first, other)
     assert found.startswith(f"cell {first[0].id}")
