@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 
 from vaeloss.sweep import grid, sweep
 
@@ -87,6 +88,12 @@ def test_unusable_settings_are_refused_in_words():
         sweep(run, grid(beta=[1, 1], latent_dim=[2]), jobs=1)
     with pytest.raises(ValueError, match="JSON values"):
         sweep(run, [{"beta": object()}], jobs=1)
+
+
+def test_a_worker_has_torch_before_its_first_run():
+    get_reusable_executor().shutdown()  # no workers of other tests
+    rows = sweep(lambda i, seed: {"there": "torch" in sys.modules}, grid(i=[0, 1]), jobs=2)
+    assert [r["there"] for r in rows] == [True, True]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -14,6 +14,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import joblib
+
+# Not used here, but loaded in each worker before its first run: joblib takes a worker that grows by
+# 300 MB after that for leaking and replaces it, and torch with CUDA is larger.
+import torch  # noqa: F401
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
