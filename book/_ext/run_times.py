@@ -56,11 +56,14 @@ def notebook_table(measured: dict, notebooks: dict[str, Path]) -> str:
 
 
 def bench_table(bench: dict) -> str:
-    """What `make bench` measured; the last column says what was wanted, and if it was missed."""
+    """What `make bench` measured; the last column says what was wanted, and if it was missed.
+
+    `what` is Markdown: commands stand in backticks.
+    """
     rows = []
     for row in bench["rows"]:
         target = row.get("target", "") + (", missed" if row.get("missed") else "")
-        rows.append([plain(row["what"]), plain(f"{row['value']} {row['unit']}"), plain(target)])
+        rows.append([row["what"], plain(f"{row['value']} {row['unit']}"), plain(target)])
     return table(["what", "measured", "target"], rows)
 
 
