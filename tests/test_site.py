@@ -1,6 +1,7 @@
 """The book builds without a warning, is complete, and works without a network."""
 
 import doctest
+import html as html_escape
 import importlib
 import inspect
 import json
@@ -192,17 +193,27 @@ def test_the_page_of_run_times_has_every_notebook(html):
 
 def test_the_benchmark_is_shown_with_its_targets():
     rows = [
-        {"what": "a * b", "value": 1.8, "unit": "×", "target": "≥ 1.7"},
+        {"what": "`make a`", "value": 1.8, "unit": "×", "target": "≥ 1.7"},
         {"what": "c", "value": 3, "unit": "s", "target": "≤ 2", "missed": True},
-        {"what": "d", "value": 4, "unit": "s"},
+        {"what": "d", "value": 4, "unit": "s * s"},
     ]
     assert run_times.bench_table({"rows": rows}).splitlines() == [
         "| what | measured | target |",
         "|---|---:|---:|",
-        r"| a \* b | 1.8 × | ≥ 1.7 |",
+        "| `make a` | 1.8 × | ≥ 1.7 |",
         "| c | 3 s | ≤ 2, missed |",
-        "| d | 4 s |  |",
+        r"| d | 4 s \* s |  |",
     ]
+
+
+def test_every_row_of_the_benchmark_is_on_the_page(html):
+    bench = json.loads((ROOT / run_times.BENCH).read_text(encoding="utf-8"))
+    page = (html / "book" / "reference" / "run-times.html").read_text(encoding="utf-8")
+    table = page.partition('id="how-fast-it-is"')[2].partition("</table>")[0]
+    shown = re.findall(r"<td[^>]*><p>(.*?)</p></td>", table)[::3]
+    text = [html_escape.unescape(re.sub("<[^>]+>", "", cell)) for cell in shown]
+    assert text == [row["what"].replace("`", "") for row in bench["rows"]]
+    assert sum("<code" in cell for cell in shown) == sum("`" in r["what"] for r in bench["rows"])
 
 
 # A published site
