@@ -70,7 +70,7 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 	$(BIN)/python book/_ext/social_card.py
 
 claims: $(STAMP)  ## every claim for five seeds and three data sets, and its margin (hours; one notebook: NB=path)
-	@echo "== 7 or 15 runs of every notebook: data/claims.json"
+	@echo "== 15 runs of every notebook: data/claims.json"
 	$(ONE_THREAD) $(QUIET) $(BIN)/python tests/claims_check.py $(NB)
 
 repeat: $(STAMP)  ## run every notebook twice, and once with two threads, and compare (half an hour)

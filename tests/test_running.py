@@ -101,14 +101,6 @@ def test_a_run_has_its_seed_and_its_data_and_finds_what_fails(notebook):
     assert rows["named"]["runs"] == 0
 
 
-def test_every_notebook_is_run_with_every_seed_and_on_every_set():
-    for notebook in running.NOTEBOOKS:
-        runs = claims_check.runs_of(notebook)
-        assert len(runs) in (7, 15)
-        assert {seed for _, _, seed in runs} == set(range(5))
-        assert {name for _, name, _ in runs} == set(running.SETS)
-
-
 def test_another_error_is_a_claim_that_fails(notebook):
     path = notebook(FIRST, "claim('fine', True)", "1 / 0", "claim('never', True)")
     _, found = claims_check.one_run(path, "digits28", 0)
