@@ -7,6 +7,7 @@ pixel means are sigmoid(out), of the continuous Bernoulli the mean that belongs 
 
 import functools
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from vaeloss.metrics import (
     rate_distortion,
     reconstructions,
 )
-from vaeloss.models import mlp_vae
+from vaeloss.models import VAE, mlp_vae
 from vaeloss.quality import SampleScore
 from vaeloss.training import fit
 
@@ -56,6 +57,13 @@ data_set = functools.cache(load)  # once per process, not once per run
 def sample_score(data: str) -> SampleScore:
     """The classifier of a data set and its target, once per process."""
     return SampleScore(data_set(data))
+
+
+def train_and_test(data: str) -> tuple[Tensor, Tensor, np.ndarray]:
+    """All training images, 500 test images, drawn once for all runs, and the labels of these."""
+    sets = data_set(data)
+    pick = np.random.default_rng(0).permutation(len(sets.x_test))[:500]
+    return torch.as_tensor(sets.x_train), torch.as_tensor(sets.x_test[pick]), sets.y_test[pick]
 
 
 class Variance(nn.Module):
@@ -114,10 +122,8 @@ def calibrated(data: str, method: str, seed: int) -> dict:
     prior, `score_codes` of decoded codes of training images: what the decoder could show if the
     prior matched the codes.
     """
-    sets, score = data_set(data), sample_score(data)
-    x_train = torch.as_tensor(sets.x_train)
-    pick = np.random.default_rng(0).permutation(len(sets.x_test))[:500]
-    x_test = torch.as_tensor(sets.x_test[pick])
+    score = sample_score(data)
+    x_train, x_test, y_test = train_and_test(data)
     own = {"bernoulli": bernoulli_nll, "continuous bernoulli": continuous_bernoulli_nll}.get(method)
     variance = nn.Identity() if own else Variance(method, x_train)
     train_nll = own or variance.nll
@@ -134,20 +140,10 @@ def calibrated(data: str, method: str, seed: int) -> dict:
     fit(model, x_train, loss_fn, steps=800, optimizer=optimizer, seed=seed, device="cpu")
     cpu_seconds = round(time.process_time() - start, 2)
 
-    def iw(nll):
-        return importance_weighted_nll(model, x_test, nll).mean().item()
-
-    def mse(x, out):
-        return (x - model.pixel_mean(out)).square().flatten(1).mean(1)
-
-    sigma2_fit = rate_distortion(model, x_train[:5000], mse)[1]
-
-    def fitted(x, out):
-        return gaussian_nll(x, model.pixel_mean(out), sigma2_fit)
-
+    row = common_measures(model, x_train, x_test)
     sigma2 = None if own else variance.sigma2()
     if sigma2 is None:
-        sigma2 = sigma2_fit
+        sigma2 = row["sigma2_fit"]
     if own is None:
 
         def own(x, out):
@@ -161,21 +157,17 @@ def calibrated(data: str, method: str, seed: int) -> dict:
         codes = torch.Generator().manual_seed(seed)
         decoded = model.pixel_mean(model(some, codes)[0])
     outputs = reconstructions(model, x_test)
-    shown = [int((sets.y_test[pick] == label).nonzero()[0][0]) for label in range(0, 10, 2)]
+    shown = [int((y_test == label).nonzero()[0][0]) for label in range(0, 10, 2)]
     kl, nll = rate_distortion(model, x_test, own)
     return {
         "sigma2": None if method.endswith("bernoulli") else sigma2.mean().item(),
         "sigma2_least": None if method.endswith("bernoulli") else sigma2.min().item(),
-        "sigma2_fit": sigma2_fit,
-        "mse": rate_distortion(model, x_test, mse)[1],
+        "mse": rate_distortion(model, x_test, squared_error(model))[1],
         "kl": kl,
         "nll": nll,
-        "iw_nll": iw(own),
-        "nll_fit": rate_distortion(model, x_test, fitted)[1],
-        "iw_nll_fit": iw(fitted),
+        "iw_nll": importance_weighted_nll(model, x_test, own).mean().item(),
         "nll_train": rate_distortion(model, x_train[:5000], own)[1],
-        "live": live_units(posterior(model, x_test)[0]),
-        "spread": output_spread(outputs, x_test),
+        **row,
         "score": score(samples),
         "score_codes": score(decoded),
         "score_real": score.real,
@@ -185,6 +177,34 @@ def calibrated(data: str, method: str, seed: int) -> dict:
         "reconstructions": to_bytes(outputs[shown]),
         "samples": to_bytes(samples[:5]),
     }
+
+
+def common_measures(model: VAE, x_train: Tensor, x_test: Tensor) -> dict:
+    """What compares any two models: one density for all, live units and the spread of outputs.
+
+    The density is Gaussian noise around the pixel means of a variance that fits training images.
+    """
+    sigma2 = rate_distortion(model, x_train[:5000], squared_error(model))[1]
+
+    def fitted(x, out):
+        return gaussian_nll(x, model.pixel_mean(out), sigma2)
+
+    return {
+        "sigma2_fit": sigma2,
+        "nll_fit": rate_distortion(model, x_test, fitted)[1],
+        "iw_nll_fit": importance_weighted_nll(model, x_test, fitted).mean().item(),
+        "live": live_units(posterior(model, x_test)[0]),
+        "spread": output_spread(reconstructions(model, x_test), x_test),
+    }
+
+
+def squared_error(model: VAE) -> Callable[[Tensor, Tensor], Tensor]:
+    """The mean squared error of a model's pixel means: `mse(x, out)` -> (B,)."""
+
+    def mse(x, out):
+        return (x - model.pixel_mean(out)).square().flatten(1).mean(1)
+
+    return mse
 
 
 def continuous_bernoulli_mean(logits: Tensor) -> Tensor:

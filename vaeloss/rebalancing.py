@@ -11,16 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaeloss.calibrated import D, M, Variance, data_set, sample_score
+from vaeloss.calibrated import D, M, Variance, common_measures, sample_score, train_and_test
 from vaeloss.likelihoods import at_least_float32, bernoulli_nll, gaussian_nll, kl_standard_normal
-from vaeloss.metrics import (
-    importance_weighted_nll,
-    live_units,
-    output_spread,
-    posterior,
-    rate_distortion,
-    reconstructions,
-)
+from vaeloss.metrics import posterior, rate_distortion
 from vaeloss.models import VAE, mlp_vae, reparameterise
 from vaeloss.training import fit
 
@@ -145,10 +138,8 @@ def rebalancing(data: str, method: str, seed: int, steps: int = 800) -> dict:
     For two stages `score` is that of samples of the second; `score_prior` that of the same first
     decoder under the prior.
     """
-    sets, score = data_set(data), sample_score(data)
-    x_train = torch.as_tensor(sets.x_train)
-    pick = np.random.default_rng(0).permutation(len(sets.x_test))[:500]
-    x_test = torch.as_tensor(sets.x_test[pick])
+    score = sample_score(data)
+    x_train, x_test, _ = train_and_test(data)
     model = mlp_vae(latent_dim=M, hidden=(128,), seed=seed)
     schedule = method.removeprefix("mean: ")
     variance = None
@@ -171,14 +162,6 @@ def rebalancing(data: str, method: str, seed: int, steps: int = 800) -> dict:
     second = SecondStage(model, x_train, steps, seed) if method.startswith("two") else None
     cpu_seconds = round(time.process_time() - start, 2)
 
-    def mse(x, out):
-        return (x - torch.sigmoid(out)).square().flatten(1).mean(1)
-
-    sigma2_fit = rate_distortion(model, x_train[:5000], mse)[1]
-
-    def fitted(x, out):
-        return gaussian_nll(x, torch.sigmoid(out), sigma2_fit)
-
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(score.size, M, generator=generator)
     with torch.no_grad():
@@ -193,13 +176,9 @@ def rebalancing(data: str, method: str, seed: int, steps: int = 800) -> dict:
     sigma2 = getattr(loss_fn, "gamma2", variance and variance.sigma2().item())
     return {
         "sigma2": sigma2,
-        "sigma2_fit": sigma2_fit,
         "kl": kl,
         "bce": bce,
-        "nll_fit": rate_distortion(model, x_test, fitted)[1],
-        "iw_nll_fit": importance_weighted_nll(model, x_test, fitted).mean().item(),
-        "live": live_units(posterior(model, x_test)[0]),
-        "spread": output_spread(reconstructions(model, x_test), x_test),
+        **common_measures(model, x_train, x_test),
         **row,
         "score_real": score.real,
         "cpu_seconds": cpu_seconds,
