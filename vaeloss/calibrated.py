@@ -182,7 +182,14 @@ def calibrated(data: str, method: str, seed: int) -> dict:
 def common_measures(model: VAE, x_train: Tensor, x_test: Tensor) -> dict:
     """What compares any two models: one density for all, live units and the spread of outputs.
 
-    The density is Gaussian noise around the pixel means of a variance that fits training images.
+    x_train, x_test are (N, *data_shape), in [0, 1]. The density is Gaussian noise around the pixel
+    means. Its variance `sigma2_fit` is the mean squared error on the first 5,000 training images;
+    `nll_fit` and the importance-weighted `iw_nll_fit` are in nats per test image.
+
+    >>> x = torch.rand(50, 28, 28, generator=torch.Generator().manual_seed(0))
+    >>> row = common_measures(mlp_vae(), x, x[:10])
+    >>> round(row["sigma2_fit"], 2)  # uniform noise, outputs near 1/2: a twelfth and a bit
+    0.09
     """
     sigma2 = rate_distortion(model, x_train[:5000], squared_error(model))[1]
 
@@ -199,7 +206,11 @@ def common_measures(model: VAE, x_train: Tensor, x_test: Tensor) -> dict:
 
 
 def squared_error(model: VAE) -> Callable[[Tensor, Tensor], Tensor]:
-    """The mean squared error of a model's pixel means: `mse(x, out)` -> (B,)."""
+    """`mse(x, out)` -> (B,): the error of a model's pixel means, a mean over the pixels.
+
+    >>> squared_error(mlp_vae())(torch.ones(2, 28, 28), torch.zeros(2, 28, 28))
+    tensor([0.2500, 0.2500])
+    """
 
     def mse(x, out):
         return (x - model.pixel_mean(out)).square().flatten(1).mean(1)
