@@ -1,13 +1,13 @@
 """The book builds without a warning, is complete, and works without a network."""
 
 import doctest
-import html as html_escape
 import importlib
 import inspect
 import json
 import pkgutil
 import re
 import sys
+from html import unescape
 
 import matplotlib.pyplot as plt
 import pytest
@@ -211,7 +211,7 @@ def test_every_row_of_the_benchmark_is_on_the_page(html):
     page = (html / "book" / "reference" / "run-times.html").read_text(encoding="utf-8")
     table = page.partition('id="how-fast-it-is"')[2].partition("</table>")[0]
     shown = re.findall(r"<td[^>]*><p>(.*?)</p></td>", table)[::3]
-    text = [html_escape.unescape(re.sub("<[^>]+>", "", cell)) for cell in shown]
+    text = [unescape(re.sub("<[^>]+>", "", cell)) for cell in shown]
     assert text == [row["what"].replace("`", "") for row in bench["rows"]]
     assert sum("<code" in cell for cell in shown) == sum("`" in r["what"] for r in bench["rows"])
 

@@ -156,7 +156,6 @@ def calibrated(data: str, method: str, seed: int) -> dict:
         some = x_train[np.random.default_rng(1).permutation(len(x_train))[: score.size]]
         codes = torch.Generator().manual_seed(seed)
         decoded = model.pixel_mean(model(some, codes)[0])
-    outputs = reconstructions(model, x_test)
     shown = [int((y_test == label).nonzero()[0][0]) for label in range(0, 10, 2)]
     kl, nll = rate_distortion(model, x_test, own)
     return {
@@ -174,7 +173,7 @@ def calibrated(data: str, method: str, seed: int) -> dict:
         "accuracy": score.accuracy,
         "cpu_seconds": cpu_seconds,
         "inputs": to_bytes(x_test[shown]),
-        "reconstructions": to_bytes(outputs[shown]),
+        "reconstructions": to_bytes(reconstructions(model, x_test[shown])),
         "samples": to_bytes(samples[:5]),
     }
 
