@@ -7,7 +7,7 @@ PORT ?= 8000
 # More options for JupyterLab: make lab LAB_ARGS=--no-browser
 LAB_ARGS ?=
 WORKERS ?= 2
-# Which notebooks `make notebooks` executes: make notebooks NB=book/derive/01-the-symptom.ipynb
+# Which notebooks `make notebooks` executes: make notebooks NB=book/derive/the-symptom.ipynb
 NB ?= $(sort $(wildcard book/*/*.ipynb))
 
 # One thread per process: results do not depend on the number of cores, and workers do not fight.
@@ -35,7 +35,7 @@ book: $(STAMP)  ## build the site into _build/html; warnings are errors
 	@echo "== building the book into _build/html"
 	rm -rf _build/html _build/.doctrees _build/jupyter_execute
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
-	$(BIN)/python tests/site_check.py _build/html
+	$(BIN)/python tools/site_check.py _build/html
 
 test: $(STAMP)  ## unit tests, and nbval on every notebook
 	@echo "== testing the library, every notebook and the site"
@@ -64,35 +64,35 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 	done
 	@echo "== the landing picture is the first figure of chapter 01"
 	$(BIN)/python -c "import base64, json, pathlib; \
-	cells = json.loads(pathlib.Path('book/derive/01-the-symptom.ipynb').read_text('utf-8'))['cells']; \
+	cells = json.loads(pathlib.Path('book/derive/the-symptom.ipynb').read_text('utf-8'))['cells']; \
 	png = next(o['data']['image/png'] for c in cells for o in c.get('outputs', []) if 'image/png' in o.get('data', {})); \
 	pathlib.Path('book/_static/sum-or-mean.png').write_bytes(base64.b64decode(png))"
 	$(BIN)/python book/_ext/social_card.py
 
 claims: $(STAMP)  ## every claim for five seeds and three data sets, and its margin (hours; one notebook: NB=path)
 	@echo "== 15 runs of every notebook: data/claims.json"
-	$(ONE_THREAD) $(QUIET) $(BIN)/python tests/claims_check.py $(NB)
+	$(ONE_THREAD) $(QUIET) $(BIN)/python tools/claims.py $(NB)
 
 repeat: $(STAMP)  ## run every notebook twice, and once with two threads, and compare (half an hour)
 	@echo "== three runs of every notebook"
-	$(ONE_THREAD) $(QUIET) $(BIN)/python tests/repeat_check.py
+	$(ONE_THREAD) $(QUIET) $(BIN)/python tools/repeat.py
 
 bench: $(STAMP)  ## measure what the book promises of speed, make test included, on an idle machine (15 minutes)
 	@echo "== measuring into data/bench.json: two cores, a quarter of an hour, with nothing else running"
-	$(QUIET) $(BIN)/python tests/bench.py
+	$(QUIET) $(BIN)/python tools/bench.py
 
 fuzz: $(STAMP)  ## 100,000 damaged files for the IDX reader, as many again if atheris is installed (minutes)
-	@echo "== fuzzing vaeloss.data.read_idx; tests/fuzz_idx.py --help has the options"
-	$(ONE_THREAD) $(BIN)/python tests/fuzz_idx.py
+	@echo "== fuzzing sumormean.data.read_idx; tools/fuzz.py --help has the options"
+	$(ONE_THREAD) $(BIN)/python tools/fuzz.py
 
 stamp: $(STAMP)  ## write this checkout's GitHub address into the notebooks, for Colab
-	@$(BIN)/python book/_ext/launch.py .
+	@$(BIN)/python book/_ext/launch_buttons.py .
 
 launch: $(STAMP)  ## run the notebooks, all or NB=path, as Binder does, and one as Colab does (minutes, 2 GB)
 	@echo "== as Colab: a notebook alone, and the library from a git address"
-	$(BIN)/python tests/launch_check.py colab book/derive/02-the-elbo.ipynb
+	$(BIN)/python tools/launch.py colab book/derive/the-elbo.ipynb
 	@echo "== as Binder: binder/ in an environment of its own, its server, and the peak memory"
-	$(BIN)/python tests/launch_check.py binder $(NB)
+	$(BIN)/python tools/launch.py binder $(NB)
 
 # torch's wheel decides which nvidia packages it wants (none on a CPU wheel), so they are not pinned.
 # Delete constraints.txt first to take the newest of everything. The weekly workflow's pip-audit is no
@@ -108,7 +108,7 @@ constraints: $(STAMP)  ## resolve requirements.txt again into constraints.txt
 
 licences: $(STAMP)  ## list the licence of every dependency in data/licences.md, after make constraints
 	@echo "== data/licences.md: what the packages in $(VENV) say of themselves"
-	$(BIN)/python tests/licences.py
+	$(BIN)/python tools/licences.py
 
 clean:  ## remove the site, the caches and .venv
 	@echo "== removing _build, caches and $(VENV)"

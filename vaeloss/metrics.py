@@ -2,13 +2,36 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from vaeloss.likelihoods import kl_standard_normal
-from vaeloss.models import VAE
+
+
+class VAE(Protocol):
+    """What is asked of a model here: any `torch.nn.Module` with these methods will do.
+
+    x is (B, *data_shape), mu and log_var are (B, M); `out` (B, *data_shape) is what the likelihood
+    takes, logits or means. `decoder` is asked for by `importance_weighted_nll` only, `reconstruct`
+    by `reconstructions` only.
+    """
+
+    decoder: Callable[[Tensor], Tensor]  # z (B, M) -> out
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mu and log_var."""
+
+    def __call__(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Out, mu and log_var, with one sample of z per image."""
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Pixel means (B, *data_shape) decoded from the posterior mean."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of a Module: the data are moved where the first one is."""
 
 
 @torch.no_grad()
@@ -76,8 +99,13 @@ def importance_weighted_nll(
     ValueError: samples < 1.
 
     >>> from vaeloss.likelihoods import bernoulli_nll
-    >>> from vaeloss.models import mlp_vae
-    >>> importance_weighted_nll(mlp_vae(), torch.zeros(3, 28, 28), bernoulli_nll, samples=5).shape
+    >>> class Tiny(nn.Module):  # all that is needed of a model
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.encoder, self.decoder = nn.Linear(6, 2 * 2), nn.Linear(2, 6)
+    ...     def encode(self, x):
+    ...         return self.encoder(x).chunk(2, dim=1)
+    >>> importance_weighted_nll(Tiny(), torch.zeros(3, 6), bernoulli_nll, samples=5).shape
     torch.Size([3])
     """
     if samples < 1:
@@ -125,6 +153,18 @@ def live_units(mu: Tensor, threshold: float = 0.01) -> int:
     if mu.isnan().any():
         raise ValueError("mu has NaN: the encoder's weights or the data are not finite")
     return int((mu.var(dim=0, correction=0) > threshold).sum())
+
+
+def perplexity(chosen: Tensor, codes: int) -> float:
+    """exp of the entropy of code usage: as many codes as if all used ones were used alike.
+
+    chosen : integers of any shape, below `codes`.
+
+    >>> round(perplexity(torch.tensor([0, 0, 1, 1]), codes=8), 6)
+    2.0
+    """
+    p = torch.bincount(chosen.flatten(), minlength=codes).double() / chosen.numel()
+    return torch.exp(-torch.xlogy(p, p).sum()).item()
 
 
 def output_spread(x_hat: np.ndarray | Tensor, x: np.ndarray | Tensor) -> float:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlparse
 
-from launch import git, github_url
+from launch_buttons import git, github_url
 
 DOOR = re.compile(r":::\{grid-item-card\} (?P<title>.+)\n:link: (?P<page>\S+)\n")
 CARD = "_static/social-card.png"  # made by social_card.py

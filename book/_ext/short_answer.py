@@ -9,12 +9,13 @@ line of links between the pages, and each page says in which language it is.
 import re
 from pathlib import Path
 
-from claims_page import claims
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.addnodes import pending_xref
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
+
+from claims_page import claims
 
 # page: its language (BCP 47) and the name of the language in that language
 LANGUAGES = {
@@ -23,7 +24,7 @@ LANGUAGES = {
     "book/use/short-answer-vi": ("vi", "Tiếng Việt"),
     "book/use/short-answer-ja": ("ja", "日本語"),
 }
-CHAPTER = "book/ablate/13-collapse-threshold.ipynb"
+CHAPTER = "book/ablate/collapse-threshold.ipynb"
 NUMBERS = {  # name in the pages: where chapter 13 claims it
     "beta_star": r"On MNIST β\* is (\S+) \(Bernoulli\)",
     "beta_star_squared": r"On MNIST β\* is .* and (\S+) \(Gaussian, σ² = 1\)\.",

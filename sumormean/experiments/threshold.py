@@ -1,0 +1,53 @@
+"""The threshold predicted from the data, held against the one that training finds."""
+
+import time
+
+import torch
+from torch import nn
+
+from sumormean.bracket import bracket_threshold
+from sumormean.experiments.common import data_set
+from sumormean.models import conv_vae, mlp_vae
+from sumormean.sweep import grid
+from vaeloss.collapse import collapse_threshold
+from vaeloss.likelihoods import bernoulli_nll, gaussian_nll
+
+SEEDS = (0,)
+ARRAYS = {}
+ARCHITECTURES = {
+    # Odd activations, as bracket_threshold needs them. The linear decoder is the slow one.
+    "linear": (lambda seed: mlp_vae(hidden=(), seed=seed), 1200),
+    "mlp": (lambda seed: mlp_vae(hidden=(128,), activation=nn.Tanh, seed=seed), 400),
+    "conv": (lambda seed: conv_vae(channels=4, activation=nn.Tanh, seed=seed), 300),
+}
+
+
+def settings() -> list[dict]:
+    """Three architectures, three data sets, two likelihoods."""
+    return grid(
+        architecture=ARCHITECTURES,
+        data=["mnist", "fashion_mnist", "digits28"],
+        likelihood=["bernoulli", "gaussian"],
+    )
+
+
+def run(data: str, likelihood: str, architecture: str, seed: int) -> dict:
+    """The threshold predicted from the data, and bracketed by training."""
+    x = torch.as_tensor(data_set(data).x_train)
+    start = time.process_time()
+    predicted = collapse_threshold(x, likelihood)
+    to_predict = time.process_time() - start
+    constant = x.mean(0)
+    if likelihood == "bernoulli":
+        constant = torch.logit(constant.clamp(1e-4, 1 - 1e-4))
+    nll = bernoulli_nll if likelihood == "bernoulli" else gaussian_nll
+    make, steps = ARCHITECTURES[architecture]
+    found = bracket_threshold(make(seed), x, nll, constant, predicted, steps=steps, seed=seed)
+    return {
+        "predicted": predicted,
+        "low": found.low,
+        "high": found.high,
+        "tests": found.tests,
+        "cpu_seconds_to_predict": round(to_predict, 2),
+        "cpu_seconds": round(time.process_time() - start, 2),
+    }

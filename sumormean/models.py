@@ -1,0 +1,141 @@
+"""The networks of the book, in PyTorch.
+
+A model maps x (B, *data_shape) to `(out, mu, log_var)`: `out` (B, *data_shape) are the decoder's
+raw outputs (logits of a Bernoulli, or means of a Gaussian), `mu` and `log_var` (B, M) describe
+the posterior. What the outputs mean is decided by the loss, so one network serves all of them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+
+
+class VAE(nn.Module):
+    """An encoder, a decoder and a sample in between.
+
+    Parameters
+    ----------
+    encoder : maps (B, *data_shape) to (B, 2M): mu and log_var side by side.
+    decoder : maps (B, M) to (B, *data_shape).
+    pixel_mean : turns the decoder's outputs into pixel means; `torch.sigmoid` for logits (the
+        default), `torch.nn.Identity()` for outputs that are means already.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        pixel_mean: Callable[[Tensor], Tensor] = torch.sigmoid,
+    ):
+        super().__init__()
+        self.encoder, self.decoder, self.pixel_mean = encoder, decoder, pixel_mean
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, *data_shape) -> mu, log_var, each (B, M)."""
+        mu, log_var = self.encoder(x).chunk(2, dim=1)
+        return mu, log_var
+
+    def forward(self, x: Tensor, generator: Generator | None = None):
+        """(B, *data_shape) -> out, mu, log_var; one sample of z per image."""
+        mu, log_var = self.encode(x)
+        return self.decoder(reparameterise(mu, log_var, generator)), mu, log_var
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Pixel means (B, *data_shape) decoded from the posterior mean: what people look at."""
+        return self.pixel_mean(self.decoder(self.encode(x)[0]))
+
+
+def reparameterise(mu: Tensor, log_var: Tensor, generator: Generator | None = None) -> Tensor:
+    """z = mu + exp(log_var / 2) * eps with eps ~ N(0, I), differentiable in mu and log_var.
+
+    Shapes (B, M) -> (B, M). Kingma & Welling 2014, section 2.4.
+
+    >>> reparameterise(torch.ones(1, 2), torch.full((1, 2), -80.0))
+    tensor([[1., 1.]])
+    """
+    eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+    return mu + torch.exp(0.5 * log_var) * eps
+
+
+def mlp_vae(
+    data_shape: Sequence[int] = (28, 28),
+    latent_dim: int = 2,
+    hidden: Sequence[int] = (512,),
+    activation: type[nn.Module] = nn.ReLU,
+    pixel_mean: Callable[[Tensor], Tensor] = torch.sigmoid,
+    seed: int = 0,
+) -> VAE:
+    """A fully connected VAE: D - hidden - M - reversed(hidden) - D.
+
+    The defaults are the 784-512-2 network of the 2018 Keras example, with PyTorch's
+    initialisation. `seed` fixes the initial weights without touching the global generator.
+
+    >>> out, mu, log_var = mlp_vae()(torch.zeros(3, 28, 28))
+    >>> out.shape, mu.shape
+    (torch.Size([3, 28, 28]), torch.Size([3, 2]))
+    """
+    d = math.prod(data_shape)
+    with seeded(seed):
+        encoder = nn.Sequential(nn.Flatten(), _mlp([d, *hidden, 2 * latent_dim], activation))
+        decoder = nn.Sequential(
+            _mlp([latent_dim, *reversed(hidden), d], activation), nn.Unflatten(1, tuple(data_shape))
+        )
+    return VAE(encoder, decoder, pixel_mean)
+
+
+def conv_vae(
+    latent_dim: int = 2,
+    channels: int = 8,
+    activation: type[nn.Module] = nn.ReLU,
+    pixel_mean: Callable[[Tensor], Tensor] = torch.sigmoid,
+    seed: int = 0,
+) -> VAE:
+    """A small convolutional VAE for (28, 28): 28 - 14 - 7 - M - 7 - 14 - 28, strides of two.
+
+    >>> out, mu, log_var = conv_vae()(torch.zeros(3, 28, 28))
+    >>> out.shape, mu.shape
+    (torch.Size([3, 28, 28]), torch.Size([3, 2]))
+    """
+    c, kernel = channels, {"kernel_size": 4, "stride": 2, "padding": 1}
+    with seeded(seed):
+        encoder = nn.Sequential(
+            nn.Unflatten(1, (1, 28)),
+            *(nn.Conv2d(1, c, **kernel), activation()),
+            *(nn.Conv2d(c, 2 * c, **kernel), activation()),
+            *(nn.Flatten(), nn.Linear(2 * c * 49, 2 * latent_dim)),
+        )
+        decoder = nn.Sequential(
+            *(nn.Linear(latent_dim, 2 * c * 49), activation(), nn.Unflatten(1, (2 * c, 7, 7))),
+            *(nn.ConvTranspose2d(2 * c, c, **kernel), activation()),
+            *(nn.ConvTranspose2d(c, 1, **kernel), nn.Flatten(1, 2)),
+        )
+    return VAE(encoder, decoder, pixel_mean)
+
+
+def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        layers += [nn.Linear(n_in, n_out)] + [activation()] * (i < len(sizes) - 2)
+    return nn.Sequential(*layers)
+
+
+class seeded:
+    """Fix torch's global generator inside a `with` block and restore it afterwards.
+
+    PyTorch's initialisers take no generator, so this is how a model gets weights of its own
+    without anyone relying on a global seed.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def __enter__(self):
+        self._fork = torch.random.fork_rng()
+        self._fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *exc):
+        return self._fork.__exit__(*exc)

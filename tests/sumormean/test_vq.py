@@ -1,0 +1,113 @@
+"""The quantiser, the VQ-VAE and the audit of their losses."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sumormean.training import fit
+from sumormean.vq import VQVAE, Quantiser
+from vaeloss.audit import AuditError, audit_quantiser
+from vaeloss.metrics import perplexity
+
+
+def parts(x, x_hat, z, e):
+    error = (x - x_hat).square().flatten(1)
+    return error, (z.detach() - e).square(), (z - e.detach()).square()
+
+
+def loss(x, x_hat, z, e):
+    error, codebook, commitment = parts(x, x_hat, z, e)
+    return (0.5 * error.sum(1) + codebook.sum(1) + 0.25 * commitment.sum(1)).mean()
+
+
+def test_moving_averages_go_to_the_means_of_what_they_replace():
+    quantiser = Quantiser(codes=3, dim=2, decay=0.5)
+    quantiser.vectors.copy_(torch.tensor([[0.0, 0.0], [10.0, 10.0], [-50.0, 0.0]]))
+    quantiser.sums.copy_(quantiser.vectors)
+    points = torch.tensor([[1.0, 0.0], [3.0, 0.0], [9.0, 9.0], [9.0, 11.0]]).T.view(1, 2, 2, 2)
+    for _ in range(40):
+        quantiser(points)
+    expected = torch.tensor([[2.0, 0.0], [9.0, 10.0]])
+    torch.testing.assert_close(quantiser.vectors[:2], expected)
+    assert quantiser.vectors.isfinite().all()  # the unused one, too
+    before = quantiser.vectors.clone()
+    quantiser.eval()(points + 1)
+    assert torch.equal(quantiser.vectors, before)
+
+
+def test_with_moving_averages_the_code_vectors_are_no_parameters():
+    model = VQVAE(decay=0.9)
+    x_hat, z, e = model(torch.rand(2, 28, 28))
+    assert not e.requires_grad
+    assert "quantiser.vectors" in model.state_dict()
+    assert "quantiser.vectors" not in dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_trains_reproducibly_and_learns(decay):
+    x = torch.rand(64, 1, 1, generator=torch.Generator().manual_seed(0)).expand(64, 28, 28)
+    runs = []
+    for _ in range(2):
+        model = VQVAE(codes=16, dim=4, hidden=4, decay=decay, seed=1)
+        history = fit(model, x, loss, steps=60, batch_size=32, lr=1e-2)
+        runs.append(history.loss)
+    assert (runs[0] == runs[1]).all()
+    assert runs[0][-5:].mean() < 0.3 * runs[0][0]
+    assert model.codes(x).shape == (64, 7, 7)
+
+
+def test_a_seed_leaves_the_global_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    VQVAE(seed=1)
+    assert torch.rand(1) == expected
+
+
+def test_perplexity_counts_codes():
+    assert perplexity(torch.arange(8), codes=8) == pytest.approx(8)
+    assert perplexity(torch.zeros(5, 7, 7, dtype=int), codes=8) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    c=st.floats(1e-4, 1e3),
+    alpha=st.floats(1e-6, 1e4),
+    beta=st.floats(1e-6, 1e4),
+    kind=st.sampled_from(["gaussian", "laplace"]),
+    shape=st.sampled_from([(12,), (1, 3, 4), (5, 5)]),
+    m=st.integers(1, 9),
+)
+def test_weights_are_found(c, alpha, beta, kind, shape, m):
+    def weighted(x, x_hat, z, e):
+        error, codebook, commitment = parts(x, x_hat, z, e)
+        nll = 0.5 * error if kind == "gaussian" else (x - x_hat).abs().flatten(1)
+        quantiser = alpha * codebook.sum(1) + beta * commitment.sum(1)
+        return c * (nll.sum(1) + quantiser).mean()
+
+    audit = audit_quantiser(weighted, data_shape=shape, latent_dim=m, batch_size=7)
+    assert audit.likelihood == kind
+    assert audit.scale == pytest.approx(c, rel=1e-4)
+    assert audit.codebook == pytest.approx(alpha, rel=1e-4)
+    assert audit.commitment == pytest.approx(beta, rel=1e-4)
+    assert audit.notes == ()
+
+
+def test_what_is_no_squared_distance_has_no_weight():
+    def absolute(x, x_hat, z, e):
+        return loss(x, x_hat, z, z) + (z.detach() - e).abs().sum()
+
+    audit = audit_quantiser(absolute, data_shape=(12,), latent_dim=3)
+    assert math.isnan(audit.codebook)
+    assert "the codebook term is not a squared distance" in audit.notes
+
+
+def test_a_loss_that_fails_is_named():
+    def broken(x, x_hat, z, e):
+        return (x - x_hat.T).mean()
+
+    with pytest.raises(AuditError, match="RuntimeError"):
+        audit_quantiser(broken, data_shape=(12,), latent_dim=3)

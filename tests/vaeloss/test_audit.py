@@ -1,0 +1,621 @@
+"""The auditor against losses whose c and β are known by algebra.
+
+`c` and `beta` of every loss below are written down by hand from its formula, never measured.
+"""
+
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import distributions
+
+from vaeloss.audit import Audit, AuditError, audit_loss
+from vaeloss.likelihoods import (
+    bernoulli_nll,
+    continuous_bernoulli_nll,
+    gaussian_nll,
+    kl_standard_normal,
+)
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+D, M, B = 12, 3, 16
+SHAPE = (2, 3, 2)
+
+
+def kl(mu, log_var):
+    return 0.5 * (mu**2 + log_var.exp() - 1 - log_var)
+
+
+def sse(x, x_hat):
+    return (x - x_hat).square().flatten(1).sum(1)
+
+
+def bce(x, p):
+    return -(x * p.log() + (1 - x) * (1 - p).log()).flatten(1)
+
+
+def keras_bce_last_axis(x, p, mu, log_var):
+    import keras
+
+    rec = keras.ops.sum(keras.losses.binary_crossentropy(x, p), axis=(1, 2))
+    k = -0.5 * (1 + log_var - keras.ops.square(mu) - keras.ops.exp(log_var))
+    return keras.ops.mean(rec + keras.ops.sum(k, axis=1))
+
+
+def keras_mse_class(x, p, mu, log_var):
+    import keras
+
+    k = -0.5 * keras.ops.sum(1 + log_var - mu**2 - keras.ops.exp(log_var), axis=-1)
+    return keras.losses.MeanSquaredError()(x, p) + keras.ops.mean(k)
+
+
+def keras_mean_kl(x, p, mu, log_var):
+    import keras
+
+    x, p = keras.ops.reshape(x, (-1, D)), keras.ops.reshape(p, (-1, D))
+    rec = keras.ops.mean(keras.losses.binary_crossentropy(x, p)) * D
+    return rec - 0.5 * keras.ops.mean(1 + log_var - keras.ops.square(mu) - keras.ops.exp(log_var))
+
+
+def torch_distributions_loss(x, p, mu, log_var):
+    q = distributions.Normal(mu, (log_var / 2).exp())
+    log_p = distributions.Independent(distributions.Normal(p, 0.1), 3).log_prob(x)
+    return -log_p + distributions.kl_divergence(q, distributions.Normal(0.0, 1.0)).sum(1)
+
+
+def bernoulli_validated(x, p, mu, log_var):
+    log_p = distributions.Bernoulli(p, validate_args=True).log_prob(x).flatten(1).sum(1)
+    return -log_p + kl(mu, log_var).sum(1)
+
+
+def in_place(x, p, mu, log_var):
+    rec = p.sub_(x).square_().flatten(1).sum(1)
+    return (rec + kl(mu, log_var).sum(1)).mean()
+
+
+def clipped(x, p, mu, log_var):
+    return bce(x, p.clamp(1e-7, 1 - 1e-7)).sum(1) + kl(mu, log_var).sum(1)
+
+
+def float32_inside(x, p, mu, log_var):
+    weight = torch.ones(D, 1)  # float32: a product with float64 raises
+    return ((x - p).square().flatten(1) @ weight).sum(1) + kl(mu, log_var).sum(1)
+
+
+def nominal_batch(x, p, mu, log_var):
+    return F.binary_cross_entropy(p, x) + kl(mu, log_var).sum() / (128 * D)
+
+
+def wants_a_flat_view(x, p, mu, log_var):
+    return F.mse_loss(p.view(-1, D), x.view(-1, D), reduction="sum") + kl(mu, log_var).sum()
+
+
+# name: (loss, likelihood, c, beta)
+LOSSES = {
+    "half SSE + KL": (
+        lambda x, p, mu, lv: 0.5 * sse(x, p) + kl(mu, lv).sum(1),
+        "gaussian", 1, 1,
+    ),
+    "SSE + KL, batch mean": (
+        lambda x, p, mu, lv: (sse(x, p) + kl(mu, lv).sum(1)).mean(),
+        "gaussian", 2, 1 / 2,
+    ),
+    "SSE + KL, batch sum": (
+        lambda x, p, mu, lv: (sse(x, p) + kl(mu, lv).sum(1)).sum(),
+        "gaussian", 2 * B, 1 / 2,
+    ),
+    "mean MSE + KL": (
+        lambda x, p, mu, lv: F.mse_loss(p, x) + kl(mu, lv).sum(1).mean(),
+        "gaussian", 2 / D, D / 2,
+    ),
+    "mean MSE + mean KL": (
+        lambda x, p, mu, lv: F.mse_loss(p, x) + kl(mu, lv).mean(),
+        "gaussian", 2 / D, D / (2 * M),
+    ),
+    "D mean MSE + KL": (
+        lambda x, p, mu, lv: D * F.mse_loss(p, x) + kl(mu, lv).sum(1).mean(),
+        "gaussian", 2, 1 / 2,
+    ),
+    "mean MSE, KL summed over the batch": (
+        lambda x, p, mu, lv: F.mse_loss(p, x) + kl(mu, lv).sum(),
+        "gaussian", 2 / D, B * D / 2,
+    ),
+    "mean MSE + 0.00025 KL": (
+        lambda x, p, mu, lv: F.mse_loss(p, x) + 0.00025 * kl(mu, lv).sum(1).mean(),
+        "gaussian", 2 / D, 0.00025 * D / 2,
+    ),
+    "MSE over a variance": (
+        lambda x, p, mu, lv: F.mse_loss(p, x) / 0.06 + kl(mu, lv).mean(),
+        "gaussian", 2 / (0.06 * D), 0.06 * D / (2 * M),
+    ),
+    "Gaussian NLL with constant": (
+        lambda x, p, mu, lv: gaussian_nll(x, p, 0.3) + kl_standard_normal(mu, lv),
+        "gaussian", 1 / 0.3, 0.3,
+    ),
+    "torch.distributions, std 0.1": (torch_distributions_loss, "gaussian", 100, 0.01),
+    "torch GaussianNLLLoss": (
+        lambda x, p, mu, lv: F.gaussian_nll_loss(p, x, torch.full_like(x, 4.0), full=True)
+        + kl(mu, lv).sum(1).mean(),
+        "gaussian", 1 / (4 * D), 4 * D,
+    ),
+    "in place": (in_place, "gaussian", 2, 1 / 2),
+    "float32 weights inside": (float32_inside, "gaussian", 2, 1 / 2),
+    "views, summed over the batch": (wants_a_flat_view, "gaussian", 2 * B, 1 / 2),
+    "KL summed, squared error per sample": (
+        lambda x, p, mu, lv: sse(x, p) + kl(mu, lv).sum(), "gaussian", 2, B / 2,
+    ),
+    "KL batch sum, error batch mean": (
+        lambda x, p, mu, lv: sse(x, p).mean() + kl(mu, lv).sum(), "gaussian", 2, B / 2,
+    ),
+    "both divided by B twice": (
+        lambda x, p, mu, lv: (sse(x, p) + kl(mu, lv).sum(1)).mean() / len(x),
+        "gaussian", 2 / B, 1 / 2,
+    ),
+    "squared error of a sigmoid": (
+        lambda x, p, mu, lv: sse(x, p.sigmoid()) + 3 * kl(mu, lv).sum(1),
+        "gaussian-logits", 2, 3 / 2,
+    ),
+    "BCE + KL": (
+        lambda x, p, mu, lv: bce(x, p).sum(1) + kl(mu, lv).sum(1), "bernoulli", 1, 1,
+    ),
+    "BCE of torch, sums": (
+        lambda x, p, mu, lv: F.binary_cross_entropy(p, x, reduction="sum") + kl(mu, lv).sum(),
+        "bernoulli", B, 1,
+    ),
+    "mean BCE + KL": (
+        lambda x, p, mu, lv: F.binary_cross_entropy(p, x) + kl(mu, lv).sum(1).mean(),
+        "bernoulli", 1 / D, D,
+    ),
+    "mean BCE + mean KL": (
+        lambda x, p, mu, lv: F.binary_cross_entropy(p, x) + kl(mu, lv).mean(),
+        "bernoulli", 1 / D, D / M,
+    ),
+    "both divided by D": (
+        lambda x, p, mu, lv: F.binary_cross_entropy(p, x) + kl(mu, lv).sum(1).mean() / D,
+        "bernoulli", 1 / D, 1,
+    ),
+    "BCE + mean KL": (
+        lambda x, p, mu, lv: bce(x, p).sum(1).mean() + kl(mu, lv).mean(), "bernoulli", 1, 1 / M,
+    ),
+    "clipped BCE": (clipped, "bernoulli", 1, 1),
+    "a nominal batch size": (nominal_batch, "bernoulli", 1 / D, B / 128),
+    "binary pixels only": (bernoulli_validated, "bernoulli", 1, 1),
+    "BCE of logits": (
+        lambda x, p, mu, lv: bernoulli_nll(x, p) + 4 * kl(mu, lv).sum(1),
+        "bernoulli-logits", 1, 4,
+    ),
+    "mean BCE of logits": (
+        lambda x, p, mu, lv: F.binary_cross_entropy_with_logits(p, x) + 0.1 * kl(mu, lv).mean(),
+        "bernoulli-logits", 1 / D, 0.1 * D / M,
+    ),
+    "continuous Bernoulli, logits": (
+        lambda x, p, mu, lv: continuous_bernoulli_nll(x, p) + kl(mu, lv).sum(1),
+        "continuous-bernoulli-logits", 1, 1,
+    ),
+    "continuous Bernoulli of torch": (
+        lambda x, p, mu, lv: 2 * kl(mu, lv).sum(1)
+        - distributions.ContinuousBernoulli(p, lims=(0.4999, 0.5001)).log_prob(x).sum((1, 2, 3)),
+        "continuous-bernoulli", 1, 2,
+    ),
+    "absolute error": (
+        lambda x, p, mu, lv: (x - p).abs().sum((1, 2, 3)).mean() + 1e-6 * kl(mu, lv).sum(1).mean(),
+        "laplace", 1, 1e-6,
+    ),
+    "mean absolute error": (
+        lambda x, p, mu, lv: F.l1_loss(p, x) + kl(mu, lv).sum(1).mean(), "laplace", 1 / D, D,
+    ),
+    "no KL": (lambda x, p, mu, lv: F.mse_loss(p, x), "gaussian", 2 / D, 0),
+    "KL with the wrong sign": (
+        lambda x, p, mu, lv: 0.5 * sse(x, p) - kl(mu, lv).sum(1), "gaussian", 1, -1,
+    ),
+    "Keras BCE, last axis": (keras_bce_last_axis, "bernoulli", 1 / 2, 2),
+    "Keras MSE class": (keras_mse_class, "gaussian", 2 / D, D / 2),
+    "Keras BCE x D, mean KL": (keras_mean_kl, "bernoulli", 1, 1 / M),
+}  # fmt: skip
+
+
+def check(audit: Audit, likelihood, c, beta):
+    assert audit.likelihood == likelihood, audit
+    assert audit.scale == pytest.approx(c, rel=1e-4, abs=0), audit
+    assert audit.beta == pytest.approx(beta, rel=1e-4, abs=0), audit
+    assert audit.sigma2 == (audit.beta if likelihood.startswith("gaussian") else None)
+    assert audit.residual <= 1e-4
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_hand_written_losses(name):
+    loss_fn, likelihood, c, beta = LOSSES[name]
+    check(audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B), likelihood, c, beta)
+
+
+# --- any combination of reductions, weights and sizes --------------------------------------------
+
+REDUCE = {  # name -> (reduction of (B, n) values, its weight on one sample's sum)
+    "sum, batch mean": (lambda t: t.sum(1).mean(), lambda n, b: 1),
+    "sum, batch sum": (lambda t: t.sum(), lambda n, b: b),
+    "mean, batch mean": (lambda t: t.mean(), lambda n, b: 1 / n),
+    "mean, batch sum": (lambda t: t.mean(1).sum(), lambda n, b: b / n),
+    "per sample, sum": (lambda t: t.sum(1), lambda n, b: 1),
+    "per sample, mean": (lambda t: t.mean(1), lambda n, b: 1 / n),
+}
+RECONSTRUCT = {  # name -> (elementwise, its weight on the NLL)
+    "gaussian": (lambda x, p: (x - p).square(), 2),
+    "bernoulli": (lambda x, p: F.binary_cross_entropy(p, x, reduction="none"), 1),
+    "bernoulli-logits": (
+        lambda x, p: F.binary_cross_entropy_with_logits(p, x, reduction="none"),
+        1,
+    ),
+    "laplace": (lambda x, p: (x - p).abs(), 1),
+}
+shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
+weights = st.floats(-8, 8).map(lambda e: 10**e)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.sampled_from(sorted(RECONSTRUCT)),
+    st.sampled_from(sorted(REDUCE)),
+    st.sampled_from(sorted(REDUCE)),
+    weights,
+    weights,
+    shapes,
+    st.integers(1, 8),
+    st.integers(1, 40),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.floats(-1e6, 1e6),
+)
+def test_any_reductions_and_weights(
+    likelihood, reduce_x, reduce_z, w_x, w_z, shape, m, b, dtype, constant
+):
+    elementwise, unit = RECONSTRUCT[likelihood]
+    (over_x, size_x), (over_z, size_z) = REDUCE[reduce_x], REDUCE[reduce_z]
+
+    def loss_fn(x, x_hat, mu, log_var):
+        x, x_hat, mu, log_var = (t.to(dtype) for t in (x, x_hat, mu, log_var))
+        rec = over_x(elementwise(x, x_hat).flatten(1))
+        return w_x * rec + w_z * over_z(kl(mu, log_var)) + constant
+
+    audit = audit_loss(loss_fn, data_shape=shape, latent_dim=m, batch_size=b)
+    c = w_x * unit * size_x(math.prod(shape), b)
+    check(audit, likelihood, c, w_z * size_z(m, b) / c)
+    same_reduction = ("batch sum" in reduce_x) == ("batch sum" in reduce_z)
+    assert any("β depends on the batch" in note for note in audit.notes) == (not same_reduction)
+
+
+# --- notes ---------------------------------------------------------------------------------------
+
+
+def notes(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B, **kwargs):
+    audit = audit_loss(
+        loss_fn, data_shape=data_shape, latent_dim=latent_dim, batch_size=batch_size, **kwargs
+    )
+    return " / ".join(audit.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("mean MSE + KL", "β = D/2: squared error without ½, mean over pixels; KL, sum"),
+        ("half SSE + KL", "β = 1: the negative ELBO"),
+        ("both divided by D", "β = 1: the negative ELBO"),
+        ("mean BCE + mean KL", "β = D/M"),
+        ("mean MSE + mean KL", r"β = D/\(2M\)"),
+        ("BCE + mean KL", "β = 1/M"),
+        ("Keras BCE, last axis", "β = 2: reconstruction, mean over the last axis only"),
+        ("mean MSE, KL summed over the batch", r"β = B·D/2.*β depends on the batch size"),
+        (
+            "KL batch sum, error batch mean",
+            "reconstruction is averaged .* KL summed over the batch",
+        ),
+        ("a nominal batch size", "a number that is not the batch's size"),
+        ("SSE + KL, batch sum", "summed over the batch: c depends on the batch size, β does not"),
+        ("both divided by B twice", "c depends on the batch size, β does not"),
+        ("no KL", "no KL"),
+        ("KL with the wrong sign", "β is negative"),
+        ("clipped BCE", "clipped at about 1e-07.* 16.1 nats and has no gradient"),
+    ],
+)
+def test_notes(name, note):
+    assert re.search(note, notes(LOSSES[name][0]))
+
+
+def test_a_plain_elbo_has_nothing_to_say_but_that():
+    audit = audit_loss(LOSSES["BCE + KL"][0], data_shape=SHAPE, latent_dim=M)
+    assert audit.notes == ("β = 1: the negative ELBO, up to the factor c",)
+
+
+def monte_carlo(x, x_hat, mu, log_var):
+    std = (log_var / 2).exp()
+    z = mu + std * torch.randn_like(std)
+    log_q = distributions.Normal(mu, std).log_prob(z)
+    return 0.5 * sse(x, x_hat) + 0.3 * (log_q + 0.5 * z**2).sum(1)
+
+
+def test_a_monte_carlo_kl_is_recognised_and_weighed():
+    audit = audit_loss(monte_carlo, data_shape=SHAPE, latent_dim=M)
+    check(audit, "gaussian", 1, 0.3)
+    assert "Monte Carlo KL" in " ".join(audit.notes)
+
+
+def test_a_monte_carlo_kl_summed_over_the_batch():
+    audit = audit_loss(
+        lambda x, p, mu, lv: sse(x, p).mean() + (monte_carlo(x, x, mu, lv)).sum(),
+        data_shape=SHAPE,
+        latent_dim=M,
+        batch_size=B,
+    )
+    check(audit, "gaussian", 2, 0.3 * B / 2)
+    assert "β depends on the batch size" in " ".join(audit.notes)
+
+
+def test_a_monte_carlo_kl_summed_over_a_large_batch():
+    audit = audit_loss(
+        lambda x, p, mu, lv: sse(x, p).sum() + monte_carlo(x, x, mu, lv).sum(),
+        data_shape=SHAPE,
+        latent_dim=50,
+        batch_size=256,
+    )
+    assert audit.beta == pytest.approx(0.15, rel=1e-4)
+    assert audit.scale == pytest.approx(512, rel=1e-4)
+
+
+# --- losses that have no β: refused, with the reason ---------------------------------------------
+
+KL_UNKNOWN = {  # the reconstruction is fine: c is known, β is not
+    "log sigma": (
+        lambda mu, s: 0.5 * (mu**2 + (2 * s).exp() - 1 - 2 * s).sum(1),
+        "written for log σ but is given log σ²",
+    ),
+    "free bits": (lambda mu, lv: kl(mu, lv).clamp(min=0.5).sum(1), "free bits"),
+    "capacity": (lambda mu, lv: (kl(mu, lv).sum(1).mean() - 3).abs(), "changes with its size"),
+    "squared": (lambda mu, lv: kl(mu, lv).sum(1).mean() ** 2, "changes with its size"),
+    "only mu": (lambda mu, lv: 0.5 * (mu**2).sum(1), "ignores log_var"),
+    "only log_var": (lambda mu, lv: 0.5 * (lv.exp() - 1 - lv).sum(1), "ignores mu"),
+    "another prior": (lambda mu, lv: kl(mu - 1, lv).sum(1), "not those of a KL"),
+    "weights per latent": (
+        lambda mu, lv: (kl(mu, lv) * torch.arange(1.0, M + 1)).sum(1),
+        "not those of a KL",
+    ),
+    "missing log": (lambda mu, lv: 0.5 * (mu**2 + lv.exp()).sum(1), "not those of a KL"),
+    "noise on mu": (
+        lambda mu, lv: kl(mu + torch.randn_like(mu), lv).sum(1),
+        "not those of a sampled KL",
+    ),
+    "noise alone": (
+        lambda mu, lv: (mu * torch.randn_like(mu)).sum(1), "change from call to call",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KL_UNKNOWN)
+def test_an_unknown_kl_gives_c_but_no_beta(name):
+    wrong_kl, note = KL_UNKNOWN[name]
+    audit = audit_loss(
+        lambda x, p, mu, lv: sse(x, p).mean() + wrong_kl(mu, lv).mean(),
+        data_shape=SHAPE,
+        latent_dim=M,
+        batch_size=B,
+    )
+    assert audit.likelihood == "gaussian" and audit.scale == pytest.approx(2, rel=1e-4)
+    assert math.isnan(audit.beta) and audit.sigma2 is None and audit.residual > 1e-4
+    assert note in " ".join(audit.notes)
+
+
+RECONSTRUCTION_UNKNOWN = {
+    "log MSE": (lambda x, p: 6 * F.mse_loss(p, x).log(), "changes with the size of the error"),
+    "RMSE": (lambda x, p: F.mse_loss(p, x).sqrt(), "changes with the size of the error"),
+    "log MSE per sample": (lambda x, p: sse(x, p).log(), "none of gaussian"),
+    "L1 + L2": (lambda x, p: F.mse_loss(p, x) + F.l1_loss(p, x), "none of gaussian"),
+    "cosine": (lambda x, p: -F.cosine_similarity(x.flatten(1), p.flatten(1)), "none of gaussian"),
+    "half of the pixels": (lambda x, p: F.mse_loss(p[:, :1], x[:, :1]), "none of gaussian"),
+    "one sample": (lambda x, p: F.mse_loss(p[:1], x[:1]), "none of gaussian"),
+    "per-pixel variance": (
+        lambda x, p: gaussian_nll(x, p, torch.linspace(0.1, 1, D, dtype=x.dtype).view(SHAPE)),
+        "none of gaussian",
+    ),
+    "x_hat with itself": (lambda x, p: sse(p, p.roll(1, 0)), "ignores x"),
+    "nothing": (lambda x, p: torch.zeros(len(x)), "no reconstruction term"),
+    "detached": (lambda x, p: sse(x, p.detach()), "look for .detach()"),
+    "noise": (lambda x, p: sse(x, p + 0.1 * torch.randn_like(p)), "random"),
+}
+
+
+@pytest.mark.parametrize("name", RECONSTRUCTION_UNKNOWN)
+def test_an_unknown_reconstruction_gives_no_number(name):
+    wrong, note = RECONSTRUCTION_UNKNOWN[name]
+    audit = audit_loss(
+        lambda x, p, mu, lv: wrong(x, p).mean() + kl(mu, lv).sum(1).mean(),
+        data_shape=SHAPE,
+        latent_dim=M,
+        batch_size=B,
+    )
+    assert audit.likelihood is None and math.isnan(audit.scale) and math.isnan(audit.beta)
+    assert audit.sigma2 is None and audit.residual > 1e-4
+    assert note in " ".join(audit.notes)
+
+
+def test_an_annealed_weight_is_not_mistaken_for_a_constant_one():
+    calls = iter(range(1, 10_000))
+    audit = audit_loss(
+        lambda x, p, mu, lv: sse(x, p) + next(calls) / 100 * kl(mu, lv).sum(1),
+        data_shape=SHAPE,
+        latent_dim=M,
+    )
+    assert math.isnan(audit.beta) and "an annealed weight?" in " ".join(audit.notes)
+
+
+def test_low_precision_is_refused_but_not_accused_of_ignoring_x():
+    text = notes(lambda x, p, mu, lv: F.mse_loss(p.bfloat16(), x.bfloat16()), (784,))
+    assert "ignores x" not in text and "none of gaussian" in text
+
+
+def test_a_detached_kl_is_no_kl_and_says_so():
+    text = notes(lambda x, p, mu, lv: sse(x, p) + kl(mu, lv).sum(1).detach())
+    assert "the gradient does not: look for .detach()" in text
+
+
+def test_insisting_on_the_wrong_likelihood_names_the_right_one():
+    text = notes(LOSSES["BCE of logits"][0], likelihood="bernoulli")
+    assert "not 'bernoulli' but 'bernoulli-logits'" in text
+
+
+def test_insisting_on_the_right_likelihood_changes_nothing():
+    loss_fn, likelihood, c, beta = LOSSES["BCE of logits"]
+    audit = audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M, likelihood=likelihood)
+    check(audit, likelihood, c, beta)
+
+
+def test_a_batch_size_written_into_the_loss():
+    audit = audit_loss(
+        lambda x, p, mu, lv: F.mse_loss(p.view(B, D), x.view(B, D)) + kl(mu, lv).sum(1).mean(),
+        data_shape=SHAPE,
+        latent_dim=M,
+        batch_size=B,
+    )
+    check(audit, "gaussian", 2 / D, D / 2)
+    assert f"works at batch size {B} only" in " ".join(audit.notes)
+
+
+# --- losses that cannot be probed ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (lambda x, p, mu, lv: bce(x, 2 * p).sum(1) + kl(mu, lv).sum(1), "the loss is nan"),
+        (lambda x, p, mu, v: sse(x, p) + (mu**2 + v - 1 - v.log()).sum(1), "takes a variance"),
+        (lambda x, p, mu, lv: (x - p).square(), r"returned shape \(16, 2, 3, 2\): reduce it"),
+        (lambda x, p, mu, lv: (sse(x, p), kl(mu, lv)), r"returned a tuple.*\[0\]"),
+        (lambda x, p, mu, lv: {"loss": sse(x, p)}, r"returned a dict.*\['loss'\]"),
+        (lambda x, p, mu, lv: sse(x, p).sum().item(), "returned a float.*without .item"),
+        (lambda x, p, mu, lv: None, "returned a NoneType"),
+        (lambda x, p, mu, lv: sse(x, p).detach(), "has no gradient: look for .detach"),
+        (lambda x, p, mu, lv: torch.tensor(1.0), "has no gradient"),
+        (lambda x, p: sse(x, p), "TypeError"),
+        (lambda x, p, mu, lv: x.view(len(x), 999), r"shape \(16, 2, 3, 2\).*change data_shape"),
+        (lambda x, p, mu, lv: x.numpy() - p.numpy(), "RuntimeError"),
+    ],
+)
+def test_an_unusable_loss_is_one_clear_error(loss_fn, message):
+    with pytest.raises(AuditError, match=message):
+        audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data_shape": 784}, "data_shape=784"),
+        ({"data_shape": (28.7,)}, r"data_shape=\(28.7,\)"),
+        ({"data_shape": "28"}, "data_shape='28'"),
+        ({"data_shape": (28, 0)}, "data_shape"),
+        ({"latent_dim": 0}, "latent_dim=0"),
+        ({"latent_dim": 1.5}, "latent_dim=1.5"),
+        ({"batch_size": -1}, "batch_size=-1"),
+        ({"likelihood": "poisson"}, "unknown likelihood 'poisson': use one of gaussian"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        audit_loss(LOSSES["BCE + KL"][0], **{"data_shape": (4,), "latent_dim": 2, **arguments})
+
+
+# --- sizes, side effects, faces ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("m", [1, 4096])
+def test_a_colour_photograph(m):
+    def loss_fn(x, x_hat, mu, log_var):
+        return F.l1_loss(x_hat, x, reduction="sum") + 1e-6 * kl(mu, log_var).sum()
+
+    audit = audit_loss(loss_fn, data_shape=(3, 256, 256), latent_dim=m, batch_size=64)
+    check(audit, "laplace", 64, 1e-6)  # probed in smaller batches, reported for the one asked for
+    assert audit.batch_size == 64
+
+
+def test_under_a_second_for_mnist():
+    loss_fn = LOSSES["mean BCE + KL"][0]
+    start = time.process_time()
+    audit = audit_loss(loss_fn, data_shape=(784,), latent_dim=20)
+    assert time.process_time() - start < 1
+    assert audit.beta == pytest.approx(784)
+
+
+def test_it_works_under_no_grad_and_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    with torch.no_grad():
+        audit = audit_loss(monte_carlo, data_shape=SHAPE, latent_dim=M)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert audit == audit_loss(monte_carlo, data_shape=SHAPE, latent_dim=M)
+
+
+def test_both_faces_show_the_numbers_and_escape_the_notes():
+    audit = audit_loss(LOSSES["mean MSE + KL"][0], data_shape=(28, 28), latent_dim=2)
+    assert "392" in str(audit) and "392" in audit._repr_html_() and "gaussian" in str(audit)
+    refused = Audit(None, math.nan, math.nan, None, 0.5, ("a < b",), 64)
+    assert "unknown" in str(refused) and "a &lt; b" in refused._repr_html_()
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+MODULE = """
+def good(x, x_hat, mu, log_var):
+    kl = 0.5 * (mu**2 + log_var.exp() - 1 - log_var).sum(1)
+    return (x - x_hat).square().mean() + kl.mean()
+
+def no_beta(x, x_hat, mu, log_var):
+    return (x - x_hat).square().mean().log() + (mu**2).sum()
+
+def broken(x, x_hat, mu, log_var):
+    raise KeyError("weights")
+
+def of_keras(x, x_hat, mu, log_var):
+    from keras import ops
+    kl = 0.5 * ops.sum(mu**2 + ops.exp(log_var) - 1 - log_var, axis=1)
+    return ops.mean(ops.square(x - x_hat)) + ops.mean(kl)
+"""
+
+
+def command(folder, *arguments):
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    return subprocess.run(
+        [sys.executable, "-m", "vaeloss", "audit", *arguments],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (("losses:good", "--data-shape", "28,28", "--latent", "2"), 0, "392"),
+        (("losses:of_keras", "--data-shape", "28,28", "--latent", "2"), 0, "392"),
+        (("incomplete:f", "--data-shape", "784", "--latent", "2"), 1, "needs 'no_such_package'"),
+        (("losses:no_beta", "--data-shape", "784", "--latent", "2"), 1, "unknown"),
+        (("losses:broken", "--data-shape", "784", "--latent", "2"), 1, "KeyError: 'weights'"),
+        (("losses:absent", "--data-shape", "784", "--latent", "2"), 1, "no function 'absent'"),
+        (("nowhere:good", "--data-shape", "784", "--latent", "2"), 1, "folder of nowhere.py"),
+        (("losses", "--data-shape", "784", "--latent", "2"), 1, "write module:function"),
+        (("losses:good", "--data-shape", "28x28", "--latent", "2"), 1, "--data-shape 28x28"),
+        (("losses:good", "--data-shape", "784"), 2, "--latent"),
+    ],
+)
+def test_command(tmp_path, arguments, status, expected):
+    (tmp_path / "losses.py").write_text(MODULE)
+    (tmp_path / "incomplete.py").write_text("import no_such_package")
+    done = command(tmp_path, *arguments)
+    assert done.returncode == status, done.stderr
+    assert expected in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,18 @@
+"""What a loss weighs: find c and β of any VAE loss by probing it.
+
+A loss is written c · [NLL + β · KL]: NLL summed over the pixels, KL over the latents, both averaged
+over the batch; c is a gradient scale, β the weight that changes the model.
+"""
+
+from vaeloss.audit.loss import Audit, audit_loss
+from vaeloss.audit.probe import RECONSTRUCTIONS, AuditError
+from vaeloss.audit.quantiser import QuantiserAudit, audit_quantiser
+
+__all__ = [
+    "RECONSTRUCTIONS",
+    "Audit",
+    "AuditError",
+    "QuantiserAudit",
+    "audit_loss",
+    "audit_quantiser",
+]
