@@ -7,7 +7,7 @@ from vaeloss.cli import Command, dispatch
 
 
 def _later(module: str, summary: str) -> Command:
-    """The command whose `add_arguments` and `run` are in a module, imported when it is chosen."""
+    """The command whose ``add_arguments`` and ``run`` a module has, imported when it is chosen."""
     return Command(
         summary,
         lambda parser: importlib.import_module(module).add_arguments(parser),

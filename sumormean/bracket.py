@@ -1,4 +1,4 @@
-"""The threshold as training finds it, to hold against the one that `vaeloss.collapse` predicts.
+"""The threshold as training finds it, to hold against the one that ``vaeloss.collapse`` predicts.
 
 A VAE is trained alive, well below the threshold. Its code is then shrunk to a whisper, β is set,
 and training goes on: below the threshold the code grows back, above it the code dies. Bisection
@@ -24,9 +24,12 @@ WHISPER = 0.03  # standard deviation over the data of the shrunk posterior means
 
 @dataclass(frozen=True)
 class Bracket:
-    """`low`: the largest β at which the code grew back; `high`: the smallest at which it died.
+    """``low``: the largest β at which the code grew back; ``high``: the smallest at which it died.
 
-    tests : one (β, grew, [variance of the posterior means, eight times over the run]) per test.
+    Attributes
+    ----------
+    tests : list of (β, grew, variances)
+        One entry for each test; variances: that of the posterior means, eight times over the run.
     """
 
     low: float
@@ -55,20 +58,26 @@ def bracket_threshold(
 
     Parameters
     ----------
-    model : an untrained VAE whose activations are odd functions (tanh), from `sumormean.models`.
-        Its output biases are set so that it starts at the best constant image.
-    x : (N, *data_shape).
-    nll : `nll(x, out)` -> (B,) nats, e.g. `vaeloss.likelihoods.bernoulli_nll`.
-    constant : *data_shape, the raw outputs (logits or means) of the best constant image.
-    guess : where to begin: the model is trained alive at half of it, and the search widens from
-        0.91 and 1.1 times of it until one end lives and the other dies.
-    steps : length of each test, and of the training at guess / 2, which is repeated up to five
-        times until the model is alive.
+    model : VAE
+        Untrained, with activations that are odd functions (tanh), from ``sumormean.models``. Its
+        output biases are set so that it starts at the best constant image.
+    x : array or Tensor, shape ``(N, *data_shape)``
+    nll : callable
+        ``nll(x, out)`` -> (B,) nats, e.g. ``vaeloss.likelihoods.bernoulli_nll``.
+    constant : array or Tensor, shape ``data_shape``
+        The raw outputs (logits or means) of the best constant image.
+    guess : float
+        Where to begin: the model is trained alive at half of it, and the search widens from 0.91
+        and 1.1 times of it until one end lives and the other dies.
+    steps : int
+        Length of each test, and of the training at guess / 2, which is repeated up to five times
+        until the model is alive.
 
     Raises
     ------
-    RuntimeError: the model is not alive at guess / 2, or no bracket is found within a factor of
-        four around the guess.
+    RuntimeError
+        The model is not alive at guess / 2, or no bracket is found within a factor of four around
+        the guess.
     """
     x = torch.as_tensor(x, dtype=torch.float32)
     constant = torch.as_tensor(constant, dtype=torch.float32)

@@ -10,13 +10,17 @@ def claim(sentence: str, condition: bool, *, given: bool = True) -> None:
 
     Keep measured numbers out of the sentence: it is compared when the notebook is re-executed,
     on any data set. A sentence that names a data set is claimed only when that set was loaded:
-    pass `given=(data.name == "mnist")`.
+    pass ``given=(data.name == "mnist")``.
 
     Raises
     ------
-    ClaimError: the condition is false.
-    TypeError: the condition is not one truth value (an array, say).
+    ClaimError
+        The condition is false.
+    TypeError
+        The condition is not one truth value (an array, say).
 
+    Examples
+    --------
     >>> claim("A sum over 784 pixels is 784 times their mean.", 784 * 0.5 == 392.0)
     ✓ A sum over 784 pixels is 784 times their mean.
     """

@@ -1,8 +1,9 @@
 """The networks of the book, in PyTorch.
 
-A model maps x (B, *data_shape) to `(out, mu, log_var)`: `out` (B, *data_shape) are the decoder's
-raw outputs (logits of a Bernoulli, or means of a Gaussian), `mu` and `log_var` (B, M) describe
-the posterior. What the outputs mean is decided by the loss, so one network serves all of them.
+A model maps x ``(B, *data_shape)`` to ``(out, mu, log_var)``: ``out`` ``(B, *data_shape)`` are the
+decoder's raw outputs (logits of a Bernoulli, or means of a Gaussian), ``mu`` and ``log_var`` (B, M)
+describe the posterior. What the outputs mean is decided by the loss, so one network serves all of
+them.
 """
 
 import math
@@ -17,10 +18,13 @@ class VAE(nn.Module):
 
     Parameters
     ----------
-    encoder : maps (B, *data_shape) to (B, 2M): mu and log_var side by side.
-    decoder : maps (B, M) to (B, *data_shape).
-    pixel_mean : turns the decoder's outputs into pixel means; `torch.sigmoid` for logits (the
-        default), `torch.nn.Identity()` for outputs that are means already.
+    encoder : Module
+        Maps ``(B, *data_shape)`` to (B, 2M): mu and log_var side by side.
+    decoder : Module
+        Maps (B, M) to ``(B, *data_shape)``.
+    pixel_mean : callable
+        Turns the decoder's outputs into pixel means; ``torch.sigmoid`` for logits (the default),
+        ``torch.nn.Identity()`` for outputs that are means already.
     """
 
     def __init__(
@@ -33,18 +37,18 @@ class VAE(nn.Module):
         self.encoder, self.decoder, self.pixel_mean = encoder, decoder, pixel_mean
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, *data_shape) -> mu, log_var, each (B, M)."""
+        """``(B, *data_shape)`` -> mu, log_var, each (B, M)."""
         mu, log_var = self.encoder(x).chunk(2, dim=1)
         return mu, log_var
 
     def forward(self, x: Tensor, generator: Generator | None = None):
-        """(B, *data_shape) -> out, mu, log_var; one sample of z per image."""
+        """``(B, *data_shape)`` -> out, mu, log_var; one sample of z per image."""
         mu, log_var = self.encode(x)
         return self.decoder(reparameterise(mu, log_var, generator)), mu, log_var
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Pixel means (B, *data_shape) decoded from the posterior mean: what people look at."""
+        """Pixel means ``(B, *data_shape)`` decoded from the posterior mean: what people look at."""
         return self.pixel_mean(self.decoder(self.encode(x)[0]))
 
 
@@ -53,6 +57,8 @@ def reparameterise(mu: Tensor, log_var: Tensor, generator: Generator | None = No
 
     Shapes (B, M) -> (B, M). Kingma & Welling 2014, section 2.4.
 
+    Examples
+    --------
     >>> reparameterise(torch.ones(1, 2), torch.full((1, 2), -80.0))
     tensor([[1., 1.]])
     """
@@ -71,8 +77,10 @@ def mlp_vae(
     """A fully connected VAE: D - hidden - M - reversed(hidden) - D.
 
     The defaults are the 784-512-2 network of the 2018 Keras example, with PyTorch's
-    initialisation. `seed` fixes the initial weights without touching the global generator.
+    initialisation. ``seed`` fixes the initial weights without touching the global generator.
 
+    Examples
+    --------
     >>> out, mu, log_var = mlp_vae()(torch.zeros(3, 28, 28))
     >>> out.shape, mu.shape
     (torch.Size([3, 28, 28]), torch.Size([3, 2]))
@@ -95,6 +103,8 @@ def conv_vae(
 ) -> VAE:
     """A small convolutional VAE for (28, 28): 28 - 14 - 7 - M - 7 - 14 - 28, strides of two.
 
+    Examples
+    --------
     >>> out, mu, log_var = conv_vae()(torch.zeros(3, 28, 28))
     >>> out.shape, mu.shape
     (torch.Size([3, 28, 28]), torch.Size([3, 2]))
@@ -123,7 +133,7 @@ def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
 
 
 class seeded:
-    """Fix torch's global generator inside a `with` block and restore it afterwards.
+    """Fix torch's global generator inside a ``with`` block and restore it afterwards.
 
     PyTorch's initialisers take no generator, so this is how a model gets weights of its own
     without anyone relying on a global seed.

@@ -55,7 +55,10 @@ def use_style() -> None:
 def image_rows(rows: dict[str, np.ndarray], vmax: float | None = 1.0) -> Figure:
     """One row of images per entry, its name written to the left.
 
-    rows : name -> (n, H, W), pixels in [0, 1] (vmax=None scales each image by itself).
+    Parameters
+    ----------
+    rows : dict of str to array, shape (n, H, W)
+        Pixels in [0, 1]; with ``vmax=None`` each image is scaled by itself.
     """
     n = max(len(images) for images in rows.values())
     fig, axes = plt.subplots(len(rows), n, figsize=(0.8 * n + 1.6, 0.85 * len(rows)), squeeze=False)
@@ -73,9 +76,14 @@ def image_rows(rows: dict[str, np.ndarray], vmax: float | None = 1.0) -> Figure:
 def latent_map(ax: Axes, mu: np.ndarray, y: np.ndarray, names: Sequence[str] | None = None) -> None:
     """Scatter of the first two latents by class, each class named at its median.
 
-    mu : (N, >=2) posterior means.
-    y : (N,) integer labels.
-    names : of the classes, by label; default: the label itself.
+    Parameters
+    ----------
+    mu : array, shape (N, M)
+        Posterior means of two latents or more.
+    y : array, shape (N,)
+        Integer labels.
+    names : sequence of str, optional
+        Of the classes, by label; default: the label itself.
     """
     mu, y = np.asarray(mu), np.asarray(y)
     ax.scatter(*mu[:, :2].T, c=np.take(CLASSES, y % 10), s=3, alpha=0.5, linewidths=0)

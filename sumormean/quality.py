@@ -18,7 +18,7 @@ from sumormean.models import seeded
 class FeatureClassifier(nn.Module):
     """A small convolutional classifier of (B, 28, 28) images; its last hidden layer has 64 units.
 
-    `forward(x)` -> logits (B, classes).
+    ``forward(x)`` -> logits (B, classes).
     """
 
     def __init__(self, classes: int = 10):
@@ -48,14 +48,19 @@ class FeatureClassifier(nn.Module):
 def feature_classifier(
     x: np.ndarray | Tensor, y: np.ndarray, seed: int = 0, steps: int = 600
 ) -> FeatureClassifier:
-    """A trained `FeatureClassifier`: Adam on cross-entropy, a few seconds on one core.
+    """A trained ``FeatureClassifier``: Adam on cross-entropy, a few seconds on one core.
 
     Parameters
     ----------
-    x : (N, 28, 28), pixels in [0, 1].
-    y : (N,) integer classes from 0.
-    seed : of the initial weights and of the batches.
+    x : array or Tensor, shape (N, 28, 28)
+        Pixels in [0, 1].
+    y : array, shape (N,)
+        Integer classes from 0.
+    seed : int
+        Of the initial weights and of the batches.
 
+    Examples
+    --------
     >>> from sumormean.data import load
     >>> digits = load("digits28")
     >>> net = feature_classifier(digits.x_train, digits.y_train, steps=200)
@@ -86,12 +91,16 @@ def frechet_distance(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
 
     Parameters
     ----------
-    a, b : (N, F) and (N', F) features.
+    a, b : array or Tensor, shapes (N, F) and (N', F)
+        Features.
 
     Raises
     ------
-    ValueError: different numbers of features, or fewer than two samples.
+    ValueError
+        Different numbers of features, or fewer than two samples.
 
+    Examples
+    --------
     >>> x = np.random.default_rng(0).normal(size=(100, 3))
     >>> round(frechet_distance(x, x + [3.0, 4.0, 0.0]), 6)  # a shift costs its square
     25.0
@@ -111,7 +120,7 @@ def frechet_distance(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
 
 
 class SampleScore:
-    """The score of samples on one data set: 0 is perfect, `real` is what real images get.
+    """The score of samples on one data set: 0 is perfect, ``real`` is what real images get.
 
     Called with as many images (size, 28, 28) as it was made for, it returns their Fréchet distance
     from as many test images. Both sets of real images are drawn at random: the first half of
@@ -120,10 +129,15 @@ class SampleScore:
 
     Attributes
     ----------
-    size : how many images are compared; at most as many as there are test images.
-    accuracy : of the classifier, on the whole test set.
-    real : the distance of training images from test images.
+    size : int
+        How many images are compared; at most as many as there are test images.
+    accuracy : float
+        Of the classifier, on the whole test set.
+    real : float
+        The distance of training images from test images.
 
+    Examples
+    --------
     >>> from sumormean.data import load
     >>> digits = load("digits28")
     >>> score = SampleScore(digits)

@@ -21,6 +21,8 @@ def machine() -> str:
 def versions(*packages: str) -> dict[str, str]:
     """The installed version of each package; one that is missing is left out.
 
+    Examples
+    --------
     >>> list(versions("torch", "no-such-package"))
     ['torch']
     """

@@ -25,6 +25,8 @@ from tqdm import tqdm
 def grid(**axes: Iterable) -> list[dict]:
     """All combinations of the axes' values, the last axis running fastest.
 
+    Examples
+    --------
     >>> grid(beta=[1, 784], latent_dim=[2])
     [{'beta': 1, 'latent_dim': 2}, {'beta': 784, 'latent_dim': 2}]
     """
@@ -40,33 +42,43 @@ def sweep(
     jobs: int = 2,
     cluster: str | None = None,
 ) -> list[dict]:
-    """Call `run(**setting, seed=seed)` for every setting and seed; one row per run, in order.
+    """Call ``run(**setting, seed=seed)`` for every setting and seed; one row per run, in order.
 
     Each run has one thread: processes that share cores and bring several threads each are slower,
-    by a lot. Data sets are better loaded inside `run` than sent to it.
+    by a lot. Data sets are better loaded inside ``run`` than sent to it.
 
     Parameters
     ----------
-    run : returns a dict of results that JSON can hold. It may live in a notebook.
-    settings : the keyword arguments of each run, e.g. from `grid`; JSON values.
-    store : folder for finished runs. What it holds is not run again, unless it failed; a file
-        appears only when its run is complete. Runs are told apart by the name of `run`, setting
-        and seed: use another folder when the code of `run` has changed.
-    jobs : processes on this machine; 1 runs in this process.
-    cluster : address of a Dask scheduler, e.g. "tcp://10.0.0.1:8786". Then the runs are done by
-        its workers, which need this library, and a run whose worker dies is done by another.
-        Results and `store` stay on this machine.
+    run : callable
+        Returns a dict of results that JSON can hold. It may live in a notebook.
+    settings : iterable of dict
+        The keyword arguments of each run, e.g. from ``grid``; JSON values.
+    store : str or path, optional
+        Folder for finished runs. What it holds is not run again, unless it failed; a file appears
+        only when its run is complete. Runs are told apart by the name of ``run``, setting and seed:
+        use another folder when the code of ``run`` has changed.
+    jobs : int
+        Processes on this machine; 1 runs in this process.
+    cluster : str, optional
+        Address of a Dask scheduler, e.g. "tcp://10.0.0.1:8786". Then the runs are done by its
+        workers, which need this library, and a run whose worker dies is done by another. Results
+        and ``store`` stay on this machine.
 
     Returns
     -------
-    Rows: setting, "seed", the results, "seconds", and "error", which is None, or says why the run
-    failed; the results are then missing. `pandas.DataFrame(rows)` makes a table of them.
+    list of dict
+        Rows: setting, "seed", the results, "seconds", and "error", which is None, or says why the
+        run failed; the results are then missing. ``pandas.DataFrame(rows)`` makes a table of them.
 
     Raises
     ------
-    ValueError: two runs are the same; a setting is not a JSON value.
-    ImportError: `cluster` is given and dask[distributed] is not installed.
+    ValueError
+        Two runs are the same; a setting is not a JSON value.
+    ImportError
+        ``cluster`` is given and dask[distributed] is not installed.
 
+    Examples
+    --------
     >>> def area(width, height, seed):
     ...     return {"area": width * height}
     >>> rows = sweep(area, grid(width=[1, 2], height=[3]), jobs=1)

@@ -23,8 +23,12 @@ class TrainingError(RuntimeError):
 class History:
     """What a run leaves behind.
 
-    loss : (steps,) the loss of every step, in the units of the loss function.
-    evals : one dict per evaluation: what `evaluate` returned, and the "step" it was called after.
+    Attributes
+    ----------
+    loss : array, shape (steps,)
+        The loss of every step, in the units of the loss function.
+    evals : list of dict
+        One per evaluation: what ``evaluate`` returned, and the "step" it was called after.
     """
 
     loss: np.ndarray
@@ -51,26 +55,37 @@ def fit(
     evaluate: Callable[[nn.Module], dict] | None = None,
     every: int | None = None,
 ) -> History:
-    """Train `model` in place and return its history.
+    """Train ``model`` in place and return its history.
 
     Parameters
     ----------
-    model : maps `(x, generator)` to `(out, mu, log_var)`; see `sumormean.models`.
-    x : (N, *data_shape), float, pixels in [0, 1].
-    loss_fn : `loss_fn(x, out, mu, log_var)` -> a scalar, or one value per sample, (B,), whose
-        batch mean is then minimised.
-    epochs, steps : how long; give exactly one. The last batch of an epoch may be smaller.
-    optimizer : Adam with `lr` by default; pass one to use another (then `lr` is ignored).
-    seed : of the shuffling and of the latent noise; the global generator is left alone.
-    evaluate, every : `evaluate(model)` is called every so many steps (default: after each epoch)
-        and after the last one; its dicts end up in `History.evals`.
+    model : Module
+        Maps ``(x, generator)`` to ``(out, mu, log_var)``; see ``sumormean.models``.
+    x : array or Tensor, shape ``(N, *data_shape)``
+        float, pixels in [0, 1].
+    loss_fn : callable
+        ``loss_fn(x, out, mu, log_var)`` -> a scalar, or one value per sample, (B,), whose batch
+        mean is then minimised.
+    epochs, steps : int
+        How long; give exactly one. The last batch of an epoch may be smaller.
+    optimizer : Optimizer, optional
+        Adam with ``lr`` by default; pass one to use another (then ``lr`` is ignored).
+    seed : int
+        Of the shuffling and of the latent noise; the global generator is left alone.
+    evaluate, every : callable, int
+        ``evaluate(model)`` is called every so many steps (default: after each epoch) and after the
+        last one; its dicts end up in ``History.evals``.
 
     Raises
     ------
-    ValueError: not exactly one of epochs and steps, or x is empty or not finite.
-    TrainingError: the loss, or a gradient and so the weights, became NaN or infinite; says at
-        which step, at the end of that epoch or before the next evaluation.
+    ValueError
+        Not exactly one of epochs and steps, or x is empty or not finite.
+    TrainingError
+        The loss, or a gradient and so the weights, became NaN or infinite; says at which step, at
+        the end of that epoch or before the next evaluation.
 
+    Examples
+    --------
     >>> from vaeloss.likelihoods import bernoulli_nll, kl_standard_normal
     >>> from sumormean.models import mlp_vae
     >>> def loss_fn(x, logits, mu, log_var):

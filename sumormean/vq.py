@@ -1,7 +1,7 @@
 """Vector quantisation: a VQ-VAE after van den Oord et al. 2017, arXiv:1711.00937.
 
 A quantiser replaces what the encoder said, z (B, M), by code vectors e (B, M). What the terms of
-its loss weigh is told by `vaeloss.audit.audit_quantiser`.
+its loss weigh is told by ``vaeloss.audit.audit_quantiser``.
 """
 
 import torch
@@ -16,9 +16,11 @@ class Quantiser(nn.Module):
 
     Parameters
     ----------
-    codes, dim : K and the length of a code vector.
-    decay : None, and the code vectors are parameters, moved by the codebook term of the loss; or
-        a number below 1, and they follow the mean of the vectors they replace as an exponential
+    codes, dim : int
+        K and the length of a code vector.
+    decay : float, optional
+        None, and the code vectors are parameters, moved by the codebook term of the loss; or a
+        number below 1, and they follow the mean of the vectors they replace as an exponential
         moving average (van den Oord et al. 2017, appendix A.1) and the loss needs no such term.
     """
 
@@ -55,8 +57,10 @@ class Quantiser(nn.Module):
 class VQVAE(nn.Module):
     """A small convolutional VQ-VAE for 28 x 28 images: 7 x 7 codes for each.
 
-    `decay` as in `Quantiser`. The decoder's outputs are pixel means.
+    ``decay`` as in ``Quantiser``. The decoder's outputs are pixel means.
 
+    Examples
+    --------
     >>> x_hat, z, e = VQVAE()(torch.zeros(3, 28, 28))
     >>> x_hat.shape, z.shape  # M = 8 * 7 * 7
     (torch.Size([3, 28, 28]), torch.Size([3, 392]))
@@ -86,7 +90,7 @@ class VQVAE(nn.Module):
             )
 
     def forward(self, x: Tensor, generator: Generator | None = None):
-        """(B, 28, 28) -> x_hat, z (B, M), e (B, M). There is no noise: `generator` is not used.
+        """(B, 28, 28) -> x_hat, z (B, M), e (B, M). There is no noise: ``generator`` is not used.
 
         The decoder sees e, but its gradient reaches z: the straight-through estimator.
         """

@@ -1,4 +1,4 @@
-"""`python -m vaeloss`, where the script `vaeloss` is not in the path."""
+"""``python -m vaeloss``, where the script ``vaeloss`` is not in the path."""
 
 import sys
 

@@ -40,7 +40,7 @@ def dispatch(
 
 
 def audit_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `vaeloss audit`."""
+    """Arguments of ``vaeloss audit``."""
     from vaeloss.audit import RECONSTRUCTIONS
 
     parser.add_argument(
@@ -102,7 +102,7 @@ def _imported(name: str) -> Callable:
 
 
 def threshold_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `vaeloss threshold`."""
+    """Arguments of ``vaeloss threshold``."""
     from vaeloss.collapse import LIKELIHOODS
 
     parser.add_argument("data", help=".npy file with an array (samples, pixels...)")

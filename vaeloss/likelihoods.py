@@ -19,18 +19,24 @@ def gaussian_nll(x: Tensor, mean: Tensor, sigma2: float | Tensor = 1.0) -> Tenso
 
     Parameters
     ----------
-    x, mean : (B, ...) of the same shape, in the same pixel units.
-    sigma2 : variance in squared pixel units; a number > 0, or a tensor that broadcasts against x
-        (a per-pixel variance, say).
+    x, mean : Tensor, shape (B, ...)
+        Of the same shape, in the same pixel units.
+    sigma2 : float or Tensor
+        Variance in squared pixel units; a number > 0, or a tensor that broadcasts against x (a
+        per-pixel variance, say).
 
     Returns
     -------
-    (B,) nats: sum over pixels of (x - mean)^2 / (2 sigma2) + log(2 pi sigma2) / 2.
+    Tensor, shape (B,)
+        In nats: sum over pixels of (x - mean)^2 / (2 sigma2) + log(2 pi sigma2) / 2.
 
     Raises
     ------
-    ValueError: shapes differ, or sigma2 is not positive.
+    ValueError
+        Shapes differ, or sigma2 is not positive.
 
+    Examples
+    --------
     >>> gaussian_nll(torch.zeros(1, 784), torch.zeros(1, 784)).item()  # 392 log(2 pi)
     720.4...
     """
@@ -51,18 +57,24 @@ def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : (B, ...) in [0, 1]. On grey pixels this is the cross-entropy people use, with a floor
-        above 0; it is a normalised likelihood only for pixels that are 0 or 1.
-    logits : same shape; the pixel mean is sigmoid(logits).
+    x : Tensor, shape (B, ...)
+        In [0, 1]. On grey pixels this is the cross-entropy people use, with a floor above 0; it is
+        a normalised likelihood only for pixels that are 0 or 1.
+    logits : Tensor, shape (B, ...)
+        Same shape; the pixel mean is sigmoid(logits).
 
     Returns
     -------
-    (B,) nats.
+    Tensor, shape (B,)
+        In nats: sum over pixels.
 
     Raises
     ------
-    ValueError: shapes differ.
+    ValueError
+        Shapes differ.
 
+    Examples
+    --------
     >>> bernoulli_nll(torch.ones(1, 784), torch.zeros(1, 784)).item()  # 784 log 2
     543.4...
     """
@@ -80,17 +92,23 @@ def continuous_bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : (B, ...) pixels in [0, 1].
-    logits : same shape. The pixel *mean* is 1 / (1 - exp(-l)) - 1 / l, not sigmoid(l).
+    x : Tensor, shape (B, ...)
+        Pixels in [0, 1].
+    logits : Tensor, shape (B, ...)
+        Same shape. The pixel *mean* is 1 / (1 - exp(-l)) - 1 / l, not sigmoid(l).
 
     Returns
     -------
-    (B,) nats: sum over pixels.
+    Tensor, shape (B,)
+        In nats: sum over pixels.
 
     Raises
     ------
-    ValueError: shapes differ.
+    ValueError
+        Shapes differ.
 
+    Examples
+    --------
     >>> continuous_bernoulli_nll(torch.ones(1, 784), torch.zeros(1, 784)).item()  # uniform
     0.0
     """
@@ -114,17 +132,22 @@ def kl_standard_normal(mu: Tensor, log_var: Tensor) -> Tensor:
 
     Parameters
     ----------
-    mu, log_var : (B, M); log_var is the log of the *variance*, not of the standard deviation.
+    mu, log_var : Tensor, shape (B, M)
+        log_var is the log of the *variance*, not of the standard deviation.
 
     Returns
     -------
-    (B,) nats: sum over latents of (mu^2 + exp(log_var) - 1 - log_var) / 2
-    (Kingma & Welling 2014, appendix B). expm1 keeps it exact near log_var = 0.
+    Tensor, shape (B,)
+        In nats: sum over latents of (mu^2 + exp(log_var) - 1 - log_var) / 2 (Kingma & Welling 2014,
+        appendix B). expm1 keeps it exact near log_var = 0.
 
     Raises
     ------
-    ValueError: shapes differ.
+    ValueError
+        Shapes differ.
 
+    Examples
+    --------
     >>> kl_standard_normal(torch.ones(1, 2), torch.zeros(1, 2)).item()
     1.0
     """
@@ -139,6 +162,8 @@ def at_least_float32(*tensors: Tensor) -> list[Tensor]:
     For sums over pixels or latents. In bfloat16 such a sum has two or three digits; in float16
     even one square overflows from 256 on.
 
+    Examples
+    --------
     >>> half, double = at_least_float32(torch.zeros(1).half(), torch.zeros(1).double())
     >>> half.dtype, double.dtype
     (torch.float32, torch.float64)

@@ -12,11 +12,11 @@ from vaeloss.likelihoods import kl_standard_normal
 
 
 class VAE(Protocol):
-    """What is asked of a model here: any `torch.nn.Module` with these methods will do.
+    """What is asked of a model here: any ``torch.nn.Module`` with these methods will do.
 
-    x is (B, *data_shape), mu and log_var are (B, M); `out` (B, *data_shape) is what the likelihood
-    takes, logits or means. `decoder` is asked for by `importance_weighted_nll` only, `reconstruct`
-    by `reconstructions` only.
+    x is ``(B, *data_shape)``, mu and log_var are (B, M); ``out`` ``(B, *data_shape)`` is what the
+    likelihood takes, logits or means. ``decoder`` is asked for by ``importance_weighted_nll`` only,
+    ``reconstruct`` by ``reconstructions`` only.
     """
 
     decoder: Callable[[Tensor], Tensor]  # z (B, M) -> out
@@ -28,7 +28,7 @@ class VAE(Protocol):
         """Out, mu and log_var, with one sample of z per image."""
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """Pixel means (B, *data_shape) decoded from the posterior mean."""
+        """Pixel means ``(B, *data_shape)`` decoded from the posterior mean."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """As of a Module: the data are moved where the first one is."""
@@ -43,7 +43,7 @@ def posterior(model: VAE, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def reconstructions(model: VAE, x: np.ndarray | Tensor) -> Tensor:
-    """Pixel means decoded from the posterior mean, (N, *data_shape), on the CPU."""
+    """Pixel means decoded from the posterior mean, ``(N, *data_shape)``, on the CPU."""
     return torch.cat([model.reconstruct(b).cpu() for b in _batches(model, x)])
 
 
@@ -56,7 +56,7 @@ def rate_distortion(
 ) -> tuple[float, float]:
     """Mean KL and mean NLL per image, in nats (one posterior sample per image).
 
-    `nll(x, out)` -> (B,), e.g. `vaeloss.likelihoods.bernoulli_nll`. The negative ELBO is their
+    ``nll(x, out)`` -> (B,), e.g. ``vaeloss.likelihoods.bernoulli_nll``. The negative ELBO is their
     sum; the names are those of Alemi et al. 2018, arXiv:1711.00464.
     """
     rate = distortion = 0.0
@@ -86,18 +86,24 @@ def importance_weighted_nll(
 
     Parameters
     ----------
-    nll : `nll(x, out)` -> (B,) nats, with its constant, or the result is no likelihood. It has to
+    nll : callable
+        ``nll(x, out)`` -> (B,) nats, with its constant, or the result is no likelihood. It has to
         be a density of x given z: a variance computed from x itself is none.
-    samples : K. Time grows with K, memory does not.
+    samples : int
+        K. Time grows with K, memory does not.
 
     Returns
     -------
-    (N,) float64, on the CPU.
+    Tensor, shape (N,)
+        float64, on the CPU.
 
     Raises
     ------
-    ValueError: samples < 1.
+    ValueError
+        Samples < 1.
 
+    Examples
+    --------
     >>> from vaeloss.likelihoods import bernoulli_nll
     >>> class Tiny(nn.Module):  # all that is needed of a model
     ...     def __init__(self):
@@ -132,6 +138,8 @@ def bits_per_dim(nats: float, dims: int) -> float:
     Of a density on pixels in [0, 1] it may be negative, and it is 8 below that of the same
     density on pixels in 0..255, which papers on colour images report.
 
+    Examples
+    --------
     >>> bits_per_dim(784 * math.log(2), 784)
     1.0
     """
@@ -141,12 +149,18 @@ def bits_per_dim(nats: float, dims: int) -> float:
 def live_units(mu: Tensor, threshold: float = 0.01) -> int:
     """How many latents the encoder uses: Var over the data of the posterior mean > threshold.
 
-    mu : (N, M). The criterion and its 0.01 are those of Burda et al. 2016, arXiv:1509.00519.
+    Parameters
+    ----------
+    mu : Tensor, shape (N, M)
+        The criterion and its 0.01 are those of Burda et al. 2016, arXiv:1509.00519.
 
     Raises
     ------
-    ValueError: mu has NaN, which would pass for units that are not used.
+    ValueError
+        Mu has NaN, which would pass for units that are not used.
 
+    Examples
+    --------
     >>> live_units(torch.stack([torch.linspace(-1, 1, 9), torch.zeros(9)], dim=1))
     1
     """
@@ -158,8 +172,13 @@ def live_units(mu: Tensor, threshold: float = 0.01) -> int:
 def perplexity(chosen: Tensor, codes: int) -> float:
     """exp of the entropy of code usage: as many codes as if all used ones were used alike.
 
-    chosen : integers of any shape, below `codes`.
+    Parameters
+    ----------
+    chosen : Tensor
+        Integers of any shape, below ``codes``.
 
+    Examples
+    --------
     >>> round(perplexity(torch.tensor([0, 0, 1, 1]), codes=8), 6)
     2.0
     """
@@ -175,8 +194,11 @@ def output_spread(x_hat: np.ndarray | Tensor, x: np.ndarray | Tensor) -> float:
 
     Raises
     ------
-    ValueError: the images x are all the same, or there is only one.
+    ValueError
+        The images x are all the same, or there is only one.
 
+    Examples
+    --------
     >>> output_spread(torch.ones(5, 4), torch.eye(5, 4))
     0.0
     """
@@ -189,11 +211,16 @@ def output_spread(x_hat: np.ndarray | Tensor, x: np.ndarray | Tensor) -> float:
 def constant_image_nll(x: np.ndarray | Tensor, likelihood: str, x_train=None) -> float:
     """NLL in nats per image of the best decoder that ignores z: the level of a collapsed VAE.
 
-    For both likelihoods the best constant is the mean image; of `x_train` if given, else of x.
+    For both likelihoods the best constant is the mean image; of ``x_train`` if given, else of x.
 
-    likelihood : "bernoulli" (pixels in [0, 1]), or "gaussian" with sigma2 = 1, without its
-        constant, i.e. half the summed squared error.
+    Parameters
+    ----------
+    likelihood : str
+        "bernoulli" (pixels in [0, 1]), or "gaussian" with sigma2 = 1, without its constant, i.e.
+        half the summed squared error.
 
+    Examples
+    --------
     >>> constant_image_nll(torch.tensor([[0.0], [1.0]]), "bernoulli")  # log 2
     0.693...
     """

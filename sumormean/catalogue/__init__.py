@@ -1,7 +1,7 @@
 """How public implementations of the VAE reduce and weight their loss.
 
-`data/implementations.toml` has a block for each, `losses` a function, `entries` holds one against
-the other, `table` shows them.
+``data/implementations.toml`` has a block for each, ``losses`` a function, ``entries`` holds one
+against the other, ``table`` shows them.
 """
 
 from sumormean.catalogue.entries import (

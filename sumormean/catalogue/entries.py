@@ -1,8 +1,8 @@
 """How public implementations of the VAE reduce and weight their loss.
 
-`data/implementations.toml` has one block per loss: where it is from, what it adds up, and the c, β
-and σ² that follow. `sumormean/catalogue/losses.py` has one function per block. The auditor looks at
-the functions and must find what the blocks say.
+``data/implementations.toml`` has one block per loss: where it is from, what it adds up, and the c,
+β and σ² that follow. ``sumormean/catalogue/losses.py`` has one function per block. The auditor
+looks at the functions and must find what the blocks say.
 """
 
 import ast
@@ -23,9 +23,9 @@ class CatalogueError(ValueError):
 
 @dataclass(frozen=True)
 class Implementation:
-    """One block of `data/implementations.toml`, whose head explains the keys.
+    """One block of ``data/implementations.toml``, whose head explains the keys.
 
-    c, beta, sigma2, codebook and commitment are formulas in B, M and D, or None; `expected` gives
+    c, beta, sigma2, codebook and commitment are formulas in B, M and D, or None; ``expected`` gives
     their values.
     """
 
@@ -65,7 +65,7 @@ class Implementation:
 
     @property
     def loss(self) -> Callable:
-        """The function of `sumormean.catalogue.losses` that bears the id.
+        """The function of ``sumormean.catalogue.losses`` that bears the id.
 
         Raises CatalogueError if there is none.
         """
@@ -79,6 +79,8 @@ class Implementation:
 
         NaN where the block has none. Raises CatalogueError if the formula is none.
 
+        Examples
+        --------
         >>> [entry] = [e for e in catalogue() if e.id == "chainer-mse-swap"]
         >>> entry.beta, entry.expected("beta")
         ('D/2', 392.0)
@@ -125,9 +127,12 @@ def catalogue() -> list[Implementation]:
 
     Raises
     ------
-    CatalogueError: a key is missing or unknown, an id is used twice, or a block has neither of
-        beta, codebook and refused.
+    CatalogueError
+        A key is missing or unknown, an id is used twice, or a block has neither of beta, codebook
+        and refused.
 
+    Examples
+    --------
     >>> len(catalogue()) > 60
     True
     """
@@ -136,7 +141,7 @@ def catalogue() -> list[Implementation]:
 
 
 def parse(blocks: list[dict]) -> list[Implementation]:
-    """Checked `Implementation`s from the tables of the file. Errors as in `catalogue`."""
+    r"""Checked ``Implementation``\ s from the tables of the file. Errors as in ``catalogue``."""
     known = {f.name for f in fields(Implementation)}
     required = [f.name for f in fields(Implementation) if f.default is MISSING]
     entries = []
@@ -171,12 +176,15 @@ FUNCTIONS = {"exp": math.exp, "log": math.log}
 def evaluate(formula: str, **names: float) -> float:
     """The value of an arithmetic formula: numbers, names, + - * / **, exp and log. Nothing else.
 
-    >>> evaluate("B*D/2", B=100, D=784)
-    39200.0
-
     Raises
     ------
-    ValueError: the formula is not one.
+    ValueError
+        The formula is not one.
+
+    Examples
+    --------
+    >>> evaluate("B*D/2", B=100, D=784)
+    39200.0
     """
 
     def value(node: ast.AST) -> float:

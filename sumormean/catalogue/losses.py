@@ -1,8 +1,8 @@
-"""The catalogue's losses, one function per entry of `data/implementations.toml`.
+"""The catalogue's losses, one function per entry of ``data/implementations.toml``.
 
 Each is written from the description of what an implementation adds up, not from its source. A
-function bears its entry's id, with _ for -. All take `(x, x_hat, mu, log_var)`, or
-`(x, x_hat, z, e)` if they quantise: z (B, M) is what the encoder said, e (B, M) the code vectors
+function bears its entry's id, with _ for -. All take ``(x, x_hat, mu, log_var)``, or
+``(x, x_hat, z, e)`` if they quantise: z (B, M) is what the encoder said, e (B, M) the code vectors
 that replace it. x_hat holds probabilities or means, and logits where the original wants them.
 What else an original adds (a GAN, a perceptual loss) is named in its entry and left out here.
 """

@@ -71,11 +71,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text or `Cell`s; a notebook shows it as HTML, print shows it as text.
+    r"""Rows of text or ``Cell``\ s; a notebook shows it as HTML, print shows it as text.
 
-    name : the HTML id, of letters and hyphens, unique on its page.
-    choice : the column whose values a reader may choose from.
+    Parameters
+    ----------
+    name : str
+        The HTML id, of letters and hyphens, unique on its page.
+    choice : str
+        The column whose values a reader may choose from.
 
+    Examples
+    --------
     >>> rows = [["sum", "1"], ["mean", "784"]]
     >>> print(Table("example", "Two losses", ["loss", "β"], rows, choice="loss"))
     loss  β

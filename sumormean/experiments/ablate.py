@@ -1,4 +1,4 @@
-"""`python -m sumormean ablate NAME`: run one of the book's larger sweeps and write its record.
+"""``python -m sumormean ablate NAME``: run one of the book's larger sweeps and write its record.
 
 The record is one JSON file in data/runs/, which the chapters read; started again after an
 interruption, the command goes on where it stopped.
@@ -31,7 +31,8 @@ def record(name: str, out: Path, jobs: int = 2, cluster: str | None = None) -> P
 
     Raises
     ------
-    RuntimeError: a run failed. The others are kept, and the next call tries it again.
+    RuntimeError
+        A run failed. The others are kept, and the next call tries it again.
     """
     partial = out / f"{name}.partial"
     experiment = EXPERIMENTS[name]
@@ -63,7 +64,7 @@ def record(name: str, out: Path, jobs: int = 2, cluster: str | None = None) -> P
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `python -m sumormean ablate`."""
+    """Arguments of ``python -m sumormean ablate``."""
     parser.add_argument("name", choices=EXPERIMENTS, help="which sweep")
     parser.add_argument("--jobs", type=int, default=2, help="processes on this machine (2)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="address of a Dask scheduler")

@@ -1,8 +1,8 @@
 """Ways to set the variance of a decoder, trained alike and measured alike.
 
-The book's chapter "Letting the data set the balance" derives the losses; here they are one
-function of a name, for `python -m sumormean ablate calibrated`. One network serves all methods: the
-pixel means are sigmoid(out), of the continuous Bernoulli the mean that belongs to its logits.
+The book's chapter "Letting the data set the balance" derives the losses; here they are one function
+of a name, for ``python -m sumormean ablate calibrated``. One network serves all methods: the pixel
+means are sigmoid(out), of the continuous Bernoulli the mean that belongs to its logits.
 """
 
 import time
@@ -57,12 +57,16 @@ def settings() -> list[dict]:
 
 
 class Variance(nn.Module):
-    """What a method believes of the noise: `nll(x, out)` to train with, and its `sigma2`.
-
-    method : one of METHODS, but for the two Bernoulli ones.
-    x : training images (N, 28, 28), for the variances that come from the data.
+    """What a method believes of the noise: ``nll(x, out)`` to train with, and its ``sigma2``.
 
     Raises ValueError if such a variance is 0, because the images are all the same.
+
+    Parameters
+    ----------
+    method : str
+        One of METHODS, but for the two Bernoulli ones.
+    x : Tensor, shape (N, 28, 28)
+        Training images, for the variances that come from the data.
     """
 
     def __init__(self, method: str, x: Tensor):
@@ -106,11 +110,11 @@ class Variance(nn.Module):
 def run(data: str, method: str, seed: int) -> dict:
     """One method: likelihoods with constants, live units, reconstructions and samples.
 
-    `nll` and `iw_nll` are of the method's own likelihood; `nll_fit` and `iw_nll_fit` put Gaussian
-    noise of one variance around its pixel means, `sigma2_fit`, the mean squared error on training
-    images: a density for every method, on the same scale. `score` is of decoded samples of the
-    prior, `score_codes` of decoded codes of training images: what the decoder could show if the
-    prior matched the codes.
+    ``nll`` and ``iw_nll`` are of the method's own likelihood; ``nll_fit`` and ``iw_nll_fit`` put
+    Gaussian noise of one variance around its pixel means, ``sigma2_fit``, the mean squared error on
+    training images: a density for every method, on the same scale. ``score`` is of decoded samples
+    of the prior, ``score_codes`` of decoded codes of training images: what the decoder could show
+    if the prior matched the codes.
     """
     score = sample_score(data)
     x_train, x_test, y_test = train_and_test(data)
@@ -173,6 +177,8 @@ def continuous_bernoulli_mean(logits: Tensor) -> Tensor:
 
     torch.distributions clips the probability near 0 and 1, which keeps its mean above 0.06.
 
+    Examples
+    --------
     >>> continuous_bernoulli_mean(torch.tensor([-1e4, 0.0, 1e4]))
     tensor([1.0000e-04, 5.0000e-01, 9.9990e-01])
     """

@@ -41,10 +41,12 @@ def train_and_test(data: str) -> tuple[Tensor, Tensor, np.ndarray]:
 def common_measures(model: VAE, x_train: Tensor, x_test: Tensor) -> dict:
     """What compares any two models: one density for all, live units and the spread of outputs.
 
-    x_train, x_test are (N, *data_shape), in [0, 1]. The density is Gaussian noise around the pixel
-    means. Its variance `sigma2_fit` is the mean squared error on the first 5,000 training images;
-    `nll_fit` and the importance-weighted `iw_nll_fit` are in nats per test image.
+    x_train, x_test are ``(N, *data_shape)``, in [0, 1]. The density is Gaussian noise around the
+    pixel means. Its variance ``sigma2_fit`` is the mean squared error on the first 5,000 training
+    images; ``nll_fit`` and the importance-weighted ``iw_nll_fit`` are in nats per test image.
 
+    Examples
+    --------
     >>> from sumormean.models import mlp_vae
     >>> x = torch.rand(50, 28, 28, generator=torch.Generator().manual_seed(0))
     >>> row = common_measures(mlp_vae(), x, x[:10])
@@ -66,8 +68,10 @@ def common_measures(model: VAE, x_train: Tensor, x_test: Tensor) -> dict:
 
 
 def squared_error(model: VAE) -> Callable[[Tensor, Tensor], Tensor]:
-    """`mse(x, out)` -> (B,): the error of a model's pixel means, a mean over the pixels.
+    """``mse(x, out)`` -> (B,): the error of a model's pixel means, a mean over the pixels.
 
+    Examples
+    --------
     >>> from sumormean.models import mlp_vae
     >>> squared_error(mlp_vae())(torch.ones(2, 28, 28), torch.zeros(2, 28, 28))
     tensor([0.2500, 0.2500])

@@ -1,8 +1,8 @@
 """Schedules and losses that move the balance during training, trained alike and measured alike.
 
 The book's chapter "Rebalancing" derives them; here they are functions of a name, for
-`python -m sumormean ablate rebalancing`. Network, steps and yardstick are those of
-`sumormean.experiments.calibrated`, so that both records make one table.
+``python -m sumormean ablate rebalancing``. Network, steps and yardstick are those of
+``sumormean.experiments.calibrated``, so that both records make one table.
 """
 
 import time
@@ -44,6 +44,8 @@ def weight(schedule: str, t: float) -> float:
     Warm-up (Bowman et al. 2016): linear over three quarters of it. Cyclical (Fu et al. 2019):
     four cycles, linear over the first half of each.
 
+    Examples
+    --------
     >>> [weight("warm-up", t) for t in (0, 0.375, 0.9)]
     [0.0, 0.5, 1.0]
     >>> [weight("cyclical", t) for t in (0.25, 0.3125, 0.45)]
@@ -142,10 +144,10 @@ class SecondStage:
 
 
 def run(data: str, method: str, seed: int, steps: int = 800) -> dict:
-    """One method, measured as in `sumormean.experiments.calibrated.run`.
+    """One method, measured as in ``sumormean.experiments.calibrated.run``.
 
-    For two stages `score` is that of samples of the second; `score_prior` that of the same first
-    decoder under the prior.
+    For two stages ``score`` is that of samples of the second; ``score_prior`` that of the same
+    first decoder under the prior.
     """
     score = sample_score(data)
     x_train, x_test, _ = train_and_test(data)

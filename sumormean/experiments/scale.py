@@ -58,7 +58,7 @@ def resampled(data: str, side: int) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def resampled_threshold(data: str, side: int) -> float:
-    """Bernoulli threshold of `resampled(data, side)`."""
+    """Bernoulli threshold of ``resampled(data, side)``."""
     return collapse_threshold(resampled(data, side)[0])
 
 
@@ -79,8 +79,10 @@ def reduced_loss(name: str):
 
 
 def loss_beta(loss: str, pixels: int, latent_dim: int) -> float:
-    """β of `reduced_loss(loss)`: the weight of the summed KL beside the summed reconstruction.
+    """β of ``reduced_loss(loss)``: the weight of the summed KL beside the summed reconstruction.
 
+    Examples
+    --------
     >>> loss_beta("mean/mean", 784, 2)
     392.0
     """
@@ -95,6 +97,8 @@ def loss_beta(loss: str, pixels: int, latent_dim: int) -> float:
 def resample(x: np.ndarray | Tensor, side: int) -> Tensor:
     """(N, 28, 28) -> (N, side, side): mean of blocks downwards, bilinear upwards.
 
+    Examples
+    --------
     >>> resample(torch.eye(28)[None], 14)[0, 0, :2]
     tensor([0.5000, 0.0000])
     """

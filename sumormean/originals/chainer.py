@@ -18,6 +18,8 @@ class ChainerVAE(nn.Module):
     n_in - n_h - n_h - n_latent - n_h - n_h - n_in. Chainer's initialisation: weights
     N(0, 1 / fan_in) ("LeCunNormal"), biases 0. Works on flat images, x (B, n_in).
 
+    Examples
+    --------
     >>> out, mu, log_var = ChainerVAE(784, 20, 500)(torch.zeros(3, 784))
     >>> out.shape, mu.shape
     (torch.Size([3, 784]), torch.Size([3, 20]))
@@ -40,7 +42,7 @@ class ChainerVAE(nn.Module):
         return self.le3_mu(h), self.le3_ln_var(h)
 
     def decode(self, z: Tensor, sigmoid: bool = True) -> Tensor:
-        """(B, n_latent) -> pixel means, or with `sigmoid=False` logits, (B, n_in)."""
+        """(B, n_latent) -> pixel means, or with ``sigmoid=False`` logits, (B, n_in)."""
         logits = self.ld3(torch.tanh(self.ld2(torch.tanh(self.ld1(z)))))
         return torch.sigmoid(logits) if sigmoid else logits
 
@@ -78,7 +80,7 @@ def chainer_terms(loss: str, C: float = 1.0):
 
 
 class ChainerRun:
-    """A PyTorch model of `config` and its optimiser."""
+    """A PyTorch model of ``config`` and its optimiser."""
 
     def __init__(self, config: Config, loss: str, n_in: int = 784):
         self.config, self.terms = config, chainer_terms(loss, config.C)

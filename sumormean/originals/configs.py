@@ -7,7 +7,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Config:
-    """One published setting; `losses` are trained one after the other from the same weights."""
+    """One published setting; ``losses`` are trained one after the other from the same weights."""
 
     name: str
     source: str

@@ -34,19 +34,24 @@ def sample_normal(mu, log_var, seed):
 
 
 class KerasVAE(keras.Model):
-    """Encoder, sample, decoder and a custom `train_step`, as in the Keras example.
+    """Encoder, sample, decoder and a custom ``train_step``, as in the Keras example.
+
+    After an epoch the history holds the means over the steps of ``loss``, ``reconstruction_loss``
+    and ``kl_loss``, and ``bar_loss``: the mean over the steps of the running mean of the loss,
+    which is what the progress bar of Keras 2 printed as "loss" and what the log on keras.io shows.
 
     Parameters
     ----------
-    encoder : (B, ...) -> [mu, log_var], each (B, M).
-    decoder : (B, M) -> pixel means in [0, 1], (B, ...).
-    terms : `terms(x, x_hat, mu, log_var)` -> (reconstruction, kl), already reduced and weighted.
-    sample : `sample(mu, log_var, seed)` -> z.
-    seed : of the latent noise.
-
-    After an epoch the history holds the means over the steps of `loss`, `reconstruction_loss` and
-    `kl_loss`, and `bar_loss`: the mean over the steps of the running mean of the loss, which is
-    what the progress bar of Keras 2 printed as "loss" and what the log on keras.io shows.
+    encoder : Model
+        (B, ...) -> [mu, log_var], each (B, M).
+    decoder : Model
+        (B, M) -> pixel means in [0, 1], (B, ...).
+    terms : callable
+        ``terms(x, x_hat, mu, log_var)`` -> (reconstruction, kl), already reduced and weighted.
+    sample : callable
+        ``sample(mu, log_var, seed)`` -> z.
+    seed : int
+        Of the latent noise.
     """
 
     def __init__(self, encoder, decoder, terms: Terms, sample=sample_normal, seed: int = 0):
@@ -62,7 +67,7 @@ class KerasVAE(keras.Model):
         return list(self.trackers.values())
 
     def forward_terms(self, x, training: bool = False):
-        """reconstruction and KL of one batch, as `terms` reduces them."""
+        """reconstruction and KL of one batch, as ``terms`` reduces them."""
         mu, log_var = self.encoder(x, training=training)
         x_hat = self.decoder(self.sample(mu, log_var, self.noise), training=training)
         return self.terms(x, x_hat, mu, log_var)
@@ -92,6 +97,8 @@ class KerasVAE(keras.Model):
 def conv_networks(latent_dim: int = 2, channels: int = 1, seed: int = 0):
     """Encoder and decoder of the convolutional example: (B, 28, 28, channels) <-> (B, M).
 
+    Examples
+    --------
     >>> encoder, decoder = conv_networks()
     >>> encoder.count_params(), decoder.count_params()
     (69076, 65089)
@@ -113,6 +120,8 @@ def conv_networks(latent_dim: int = 2, channels: int = 1, seed: int = 0):
 def mlp_networks(n_in: int = 784, hidden: int = 512, latent_dim: int = 2, seed: int = 0):
     """Encoder and decoder of the fully connected example of 2018: (B, n_in) <-> (B, M).
 
+    Examples
+    --------
     >>> encoder, decoder = mlp_networks()
     >>> encoder.count_params(), decoder.count_params()
     (403972, 403728)
@@ -130,7 +139,7 @@ def mlp_networks(n_in: int = 784, hidden: int = 512, latent_dim: int = 2, seed: 
 def _initialised(*models: keras.Model, seed: int) -> tuple[keras.Model, ...]:
     """Draw Keras's default weights (Glorot uniform) again, from seeds of our own.
 
-    Keras seeds its default initialisers from Python's global `random`, which we leave alone.
+    Keras seeds its default initialisers from Python's global ``random``, which we leave alone.
     """
     kernels = [w for model in models for w in model.trainable_weights if w.name == "kernel"]
     for i, kernel in enumerate(kernels):
@@ -162,7 +171,7 @@ def keras_terms(loss: str):
 
 
 class KerasRun:
-    """A Keras model of `config` and its optimiser, trained by `fit` with a custom train_step."""
+    """A Keras model of ``config`` and its optimiser, trained by ``fit``, with its own train_step."""
 
     def __init__(self, config: Config, loss: str):
         self.config = config

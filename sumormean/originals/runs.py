@@ -1,8 +1,8 @@
-"""The published examples, at full length: `python -m sumormean reproduce NAME`.
+"""The published examples, at full length: ``python -m sumormean reproduce NAME``.
 
 A run is checkpointed after every epoch and goes on from there when started again. It ends as one
 JSON record in data/runs/: config, versions, machine, history, seconds. The settings are those of
-`sumormean.originals.configs`.
+``sumormean.originals.configs``.
 """
 
 import argparse
@@ -32,11 +32,12 @@ RAMP = np.linspace(0, 1, 64 * 784, dtype=np.float32).reshape(64, 784)
 
 
 def new_run(config: Config, loss: str):
-    """The untrained model of `config` with one of its losses: a `ChainerRun` or a `KerasRun`.
+    """The untrained model of ``config`` with one of its losses: a ``ChainerRun`` or a ``KerasRun``.
 
     Raises
     ------
-    ImportError: the setting is one of Keras, which is not installed, or not on torch.
+    ImportError
+        The setting is one of Keras, which is not installed, or not on torch.
     """
     if config.library == "torch":
         return ChainerRun(config, loss)
@@ -46,20 +47,24 @@ def new_run(config: Config, loss: str):
 
 
 def reproduce(config: Config, out: Path, x_train: np.ndarray, x_test: np.ndarray) -> Path:
-    """Train every loss of `config`, or what an interrupted call left to do; write the record.
+    """Train every loss of ``config``, or what an interrupted call left to do; write the record.
 
     Parameters
     ----------
-    x_train, x_test : (N, 28, 28) float32 in [0, 1].
-    out : folder for the record, NAME.json, and, while it runs, the checkpoint NAME.partial.pt.
+    x_train, x_test : array, shape (N, 28, 28)
+        float32 in [0, 1].
+    out : Path
+        Folder for the record, NAME.json, and, while it runs, the checkpoint NAME.partial.pt.
 
     Returns
     -------
-    The record's path.
+    Path
+        Of the record.
 
     Raises
     ------
-    ValueError: the checkpoint belongs to another config.
+    ValueError
+        The checkpoint belongs to another config.
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / f"{config.name}.partial.pt"
@@ -140,7 +145,7 @@ def _rounded(value):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `python -m sumormean reproduce`."""
+    """The arguments of ``python -m sumormean reproduce``."""
     parser.add_argument("name", choices=sorted(CONFIGS), help="which published setting")
     parser.add_argument("--epochs", type=int, help="stop early (default: as many as the original)")
     parser.add_argument(

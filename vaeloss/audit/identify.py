@@ -34,9 +34,12 @@ class Term:
 
 
 def fit_reconstruction(name: str, probes: list[Probe], first: int | None = None):
-    """Weight and relative residual of the reconstruction `name` in the gradients of x_hat.
+    """Weight and relative residual of the reconstruction ``name`` in the gradients of x_hat.
 
-    first : use only this many pixels of the batch.
+    Parameters
+    ----------
+    first : int, optional
+        Use only this many pixels of the batch.
     """
     gradients = [p.d_x_hat.flatten()[:first] for p in probes]
     return fit(gradients, [reconstruction_gradient(name, p, first) for p in probes])
@@ -48,7 +51,7 @@ def fit_kl(probes: list[Probe]):
 
 
 def reconstruction_term(loss: Prober, probes: list[Probe], likelihood: str | None) -> Term:
-    """The reconstruction term: recognised, or the given `likelihood`; notes say what is wrong."""
+    """The reconstruction term: recognised, or the given ``likelihood``; notes say what is wrong."""
     b = len(probes[0].x)
     if not any(p.d_x_hat.any() for p in probes):
         note = "no reconstruction term: the loss ignores x_hat"

@@ -2,8 +2,8 @@
 
 A loss is written c · [NLL + β · KL]: NLL summed over the pixels, KL over the latents, both averaged
 over the batch; c is a gradient scale, β the weight that changes the model. The auditor needs no
-source code: it feeds random inputs (`vaeloss.audit.probe`) and recognises the gradients that come
-back (`vaeloss.audit.identify`).
+source code: it feeds random inputs (``vaeloss.audit.probe``) and recognises the gradients that come
+back (``vaeloss.audit.identify``).
 """
 
 import html
@@ -24,16 +24,24 @@ MAX_ELEMENTS = 2**20  # pixels in one probe: large images are probed in smaller 
 
 @dataclass(frozen=True)
 class Audit:
-    """What `audit_loss` found. Print it, or let a notebook show it.
+    """What ``audit_loss`` found. Print it, or let a notebook show it.
 
-    likelihood : one of `vaeloss.audit.RECONSTRUCTIONS`, or None if the reconstruction is none.
-    scale : c, at `batch_size`; NaN if unknown.
-    beta : β, against the NLL of sigma2 = 1 (half the squared error); NaN if unknown.
-    sigma2 : for squared error the decoder variance with which β is one, the same number as β, in
-        squared units of the pixels that the loss is given; None for other likelihoods.
-    residual : relative distance between the loss's gradients and those of c · [NLL + β · KL], the
-        worst of all probes. Above TOLERANCE there is no β, only notes.
-    notes : findings, in sentences.
+    Attributes
+    ----------
+    likelihood : str or None
+        One of ``vaeloss.audit.RECONSTRUCTIONS``, or None if the reconstruction is none.
+    scale : float
+        c, at ``batch_size``; NaN if unknown.
+    beta : float
+        β, against the NLL of sigma2 = 1 (half the squared error); NaN if unknown.
+    sigma2 : float or None
+        For squared error the decoder variance with which β is one, the same number as β, in squared
+        units of the pixels that the loss is given; None for other likelihoods.
+    residual : float
+        Relative distance between the loss's gradients and those of c · [NLL + β · KL], the worst of
+        all probes. Above TOLERANCE there is no β, only notes.
+    notes : tuple of str
+        Findings, in sentences.
     """
 
     likelihood: str | None
@@ -79,24 +87,33 @@ def audit_loss(
 
     Parameters
     ----------
-    loss_fn : `loss_fn(x, x_hat, mu, log_var)` -> a scalar, or one value per sample, (B,), whose
-        batch mean is meant. x, x_hat are (B, *data_shape) in (0, 1); mu, log_var (B, latent_dim).
+    loss_fn : callable
+        ``loss_fn(x, x_hat, mu, log_var)`` -> a scalar, or one value per sample, (B,), whose batch
+        mean is meant. x, x_hat are ``(B, *data_shape)`` in (0, 1); mu, log_var (B, latent_dim).
         PyTorch, or Keras on its torch backend; differentiable. It may take logits for x_hat.
-    data_shape, latent_dim : as the loss expects them: (28, 28), (784,), (3, 64, 64) ...
-    batch_size : at which c (and β, should it depend on the batch) is wanted.
-    likelihood : a key of `vaeloss.audit.RECONSTRUCTIONS` to insist on; None recognises it.
+    data_shape, latent_dim : sequence of int, int
+        As the loss expects them: (28, 28), (784,), (3, 64, 64) ...
+    batch_size : int
+        At which c (and β, should it depend on the batch) is wanted.
+    likelihood : str, optional
+        A key of ``vaeloss.audit.RECONSTRUCTIONS`` to insist on; None recognises it.
 
     Returns
     -------
-    Audit. Where it answers, c and β are right to 1e-4 relative. For a loss of another form beta
-    (and scale, if the reconstruction is unknown) is NaN, and the notes say why. What differs only
-    for pixels outside (0, 1) is not seen: there a Huber loss is half the squared error.
+    Audit
+        Where it answers, c and β are right to 1e-4 relative. For a loss of another form beta (and
+        scale, if the reconstruction is unknown) is NaN, and the notes say why. What differs only
+        for pixels outside (0, 1) is not seen: there a Huber loss is half the squared error.
 
     Raises
     ------
-    AuditError: the loss raises, or returns NaN, a wrong shape, or something without a gradient.
-    ValueError: an argument makes no sense.
+    AuditError
+        The loss raises, or returns NaN, a wrong shape, or something without a gradient.
+    ValueError
+        An argument makes no sense.
 
+    Examples
+    --------
     >>> def loss_fn(x, x_hat, mu, log_var):
     ...     kl = 0.5 * (mu**2 + log_var.exp() - 1 - log_var).sum(1)
     ...     return (x - x_hat).square().flatten(1).mean(1) + kl

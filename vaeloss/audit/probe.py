@@ -41,7 +41,7 @@ class AuditError(ValueError):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a loss is called with: x, x_hat (B, *data_shape); mu, log_var (B, M)."""
+    """What a loss is called with: x, x_hat ``(B, *data_shape)``; mu, log_var (B, M)."""
 
     x: Tensor
     x_hat: Tensor
@@ -171,6 +171,8 @@ def fit(gradients: list[Tensor], references: list[Tensor]) -> tuple[float, float
     Each probe counts alike, whatever the size of its gradient. A residual of r bounds the relative
     error of the weight by about r.
 
+    Examples
+    --------
     >>> fit([torch.tensor([2.0, 4.0])], [torch.tensor([1.0, 2.0])])
     (2.0, 0.0)
     """

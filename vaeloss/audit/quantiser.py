@@ -17,11 +17,16 @@ from vaeloss.audit.loss import Audit, audit_loss
 
 @dataclass(frozen=True)
 class QuantiserAudit:
-    """What `audit_quantiser` found; NaN where a term is not a squared distance.
+    """What ``audit_quantiser`` found; NaN where a term is not a squared distance.
 
-    likelihood, scale : of the reconstruction, as in `vaeloss.audit.Audit`.
-    codebook, commitment : α and β above, at `batch_size`.
-    notes : findings, in sentences.
+    Attributes
+    ----------
+    likelihood, scale : str or None, float
+        Of the reconstruction, as in ``vaeloss.audit.Audit``.
+    codebook, commitment : float
+        α and β above, at ``batch_size``.
+    notes : tuple of str
+        Findings, in sentences.
     """
 
     likelihood: str | None
@@ -53,15 +58,24 @@ def audit_quantiser(
 
     Parameters
     ----------
-    loss_fn : `loss_fn(x, x_hat, z, e)` -> a scalar or one value per sample; x, x_hat
-        (B, *data_shape), z and e (B, latent_dim): the encoder's output and the code vectors
-        chosen for it, flattened. It must detach as in training, and must not quantise itself.
-    data_shape, latent_dim, batch_size : as in `vaeloss.audit.audit_loss`.
+    loss_fn : callable
+        ``loss_fn(x, x_hat, z, e)`` -> a scalar or one value per sample; x, x_hat ``(B,
+        *data_shape)``, z and e (B, latent_dim): the encoder's output and the code vectors chosen
+        for it, flattened. It must detach as in training, and must not quantise itself.
+    data_shape, latent_dim, batch_size : sequence of int, int, int
+        As in ``vaeloss.audit.audit_loss``.
 
     Returns
     -------
-    QuantiserAudit. Raises AuditError and ValueError as `audit_loss` does.
+    QuantiserAudit
 
+    Raises
+    ------
+    AuditError, ValueError
+        As in ``audit_loss``.
+
+    Examples
+    --------
     >>> def loss_fn(x, x_hat, z, e):
     ...     codebook, commitment = (z.detach() - e).square(), (z - e.detach()).square()
     ...     return (x - x_hat).square().mean() + codebook.mean() + 0.25 * commitment.mean()

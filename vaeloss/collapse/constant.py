@@ -1,7 +1,7 @@
 """The best constant output under each likelihood: its variance function and what it costs.
 
 A collapsed decoder answers with it. Its variances scale the covariance of the data in
-`vaeloss.collapse.local`; its cost bounds what a code can pay for in `vaeloss.collapse.rate`.
+``vaeloss.collapse.local``; its cost bounds what a code can pay for in ``vaeloss.collapse.rate``.
 """
 
 import numpy as np
@@ -31,7 +31,10 @@ def inverse_deviation(
 ) -> np.ndarray:
     """1 / sqrt(V) of each pixel (D,), V the variance that the likelihood claims at this mean.
 
-    mean, variance : of the data, (D,); a pixel that never varies gets a zero.
+    Parameters
+    ----------
+    mean, variance : array, shape (D,)
+        Of the data; a pixel that never varies gets a zero.
     """
     claimed = {
         "bernoulli": lambda: mean * (1 - mean),

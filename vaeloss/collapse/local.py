@@ -29,31 +29,38 @@ def collapse_spectrum(
 
     Parameters
     ----------
-    x : (N, ...) array, tensor or memory map, or an iterable of batches (B, ...); of a batch that
-        is a tuple or list, as a DataLoader gives, the first element is taken. Every axis but the
-        first counts as pixels, D in all.
-    likelihood : how the decoder's outputs are scored:
+    x : array, Tensor or memory map, shape (N, ...), or iterable of batches (B, ...)
+        Of a batch that is a tuple or list, as a DataLoader gives, the first element is taken. Every
+        axis but the first counts as pixels, D in all.
+    likelihood : str
+        How the decoder's outputs are scored:
         "bernoulli", cross-entropy, pixels in [0, 1];
-        "gaussian", fixed variance `sigma2`;
+        "gaussian", fixed variance ``sigma2``;
         "gaussian-shared", one learned variance, which is tr C / D at collapse;
         "gaussian-per-pixel", a learned variance for each pixel;
         "continuous-bernoulli", pixels in [0, 1]. Its spectrum is ruled by pixels that are almost
         never on: an upper bound in practice rather than a prediction.
-    sigma2 : variance of the "gaussian" decoder, in squared pixel units.
-    k : how many eigenvalues. Default: all D of them if D <= 4096, where they come from the
+    sigma2 : float
+        Variance of the "gaussian" decoder, in squared pixel units.
+    k : int, optional
+        How many eigenvalues. Default: all D of them if D <= 4096, where they come from the
         covariance, else the 10 largest, from an iterative solver that passes over the data in
         mini-batches and needs memory for O(k) images.
 
     Returns
     -------
-    (k,) eigenvalues, without unit. A pixel that never varies contributes a zero.
+    array, shape (k,)
+        Eigenvalues, without unit. A pixel that never varies contributes a zero.
 
     Raises
     ------
-    ValueError: fewer than two samples; NaN or infinite values; pixels outside [0, 1] where the
-        likelihood needs them inside; batches of different shapes; an unknown likelihood; a
-        one-shot iterator where several passes are needed.
+    ValueError
+        Fewer than two samples; NaN or infinite values; pixels outside [0, 1] where the likelihood
+        needs them inside; batches of different shapes; an unknown likelihood; a one-shot iterator
+        where several passes are needed.
 
+    Examples
+    --------
     >>> x = np.array([[0, 0, 1], [1, 1, 1], [0, 0, 1], [1, 1, 1]])  # two equal pixels, one constant
     >>> collapse_spectrum(x).round(6).tolist()
     [2.0, 0.0, 0.0]
@@ -82,9 +89,11 @@ def collapse_threshold(x: Data, likelihood: str = "bernoulli", sigma2: float = 1
 
     Above it the collapsed solution is locally stable for every decoder and encoder; below it a
     decoder that is free in its first-order response to z can always gain by leaving it.
-    Parameters and errors as in `collapse_spectrum`. For squared error a·SSE + b·KL, use
+    Parameters and errors as in ``collapse_spectrum``. For squared error a·SSE + b·KL, use
     "gaussian" and compare b/(2a).
 
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(5000, 1)) * [3.0, 0.0] + rng.normal(size=(5000, 2))
     >>> round(collapse_threshold(x, "gaussian"), 0)  # variance 9 + 1 along the first axis
@@ -103,9 +112,11 @@ def predicted_live_units(
     """How many latents a VAE with this β is expected to use: eigenvalues above β.
 
     Exact at an optimum for a linear Gaussian decoder; for others it counts the directions in
-    which the collapsed solution is unstable. At most `latent_dim`, if given. Other parameters and
-    errors as in `collapse_spectrum`; ValueError too if β is not a positive number.
+    which the collapsed solution is unstable. At most ``latent_dim``, if given. Other parameters and
+    errors as in ``collapse_spectrum``; ValueError too if β is not a positive number.
 
+    Examples
+    --------
     >>> predicted_live_units(np.array([[0.0, 0.0], [1.0, 1.0]]), beta=1.5)
     1
     """

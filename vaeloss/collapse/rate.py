@@ -14,8 +14,10 @@ def information_budget(x: Data, likelihood: str = "bernoulli", sigma2: float = 1
     At an optimum KL <= budget / β, for every network. The floor is the NLL of decoding every
     image by itself; it is minus infinity, and the budget infinite, for learned variances and for
     the continuous Bernoulli if a varying pixel is ever exactly 0 or 1.
-    Parameters and errors as in `collapse_spectrum`. One pass over the data.
+    Parameters and errors as in ``collapse_spectrum``. One pass over the data.
 
+    Examples
+    --------
     >>> round(information_budget(np.array([[0.0, 0.5], [1.0, 0.5]])), 3)  # log 2
     0.693
     """
