@@ -1,63 +1,11 @@
-"""A table that a reader can sort and filter on the page, and that is a plain table elsewhere."""
+"""A table that a reader can sort and filter on the page, and that is a plain table elsewhere.
+
+The site's ``book/_static/table.js`` adds the search field, the choice and a button in each heading.
+"""
 
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-# Adds a search field, a choice, and a button in each heading to the table with the given id. It
-# needs no kernel and no other host; where scripts do not run, the table simply stays as it is.
-SCRIPT = """
-(() => {
-  const table = document.getElementById("ID");
-  if (!table || table.dataset.ready) return;
-  table.dataset.ready = "yes";
-  const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
-  const make = (tag, set) => Object.assign(document.createElement(tag), set);
-  const bar = make("div", {className: "table-controls"});
-  const search = make("input", {type: "search", id: "ID-search"});
-  const choice = make("select", {id: "ID-choice"});
-  const count = make("span", {role: "status"});
-  const at = Number(table.dataset.choice);
-  choice.append(make("option", {value: "", textContent: "all"}));
-  [...new Set(rows.map(r => r.cells[at].textContent))].sort().forEach(t =>
-    choice.append(make("option", {value: t, textContent: t})));
-  const label = (of, text) => make("label", {htmlFor: of.id, textContent: text + " "});
-  bar.append(label(search, "Search"), search, " ", label(choice, heads[at].textContent), choice,
-    " ", count);
-  table.parentElement.before(bar);
-  const show = () => {
-    const words = search.value.toLowerCase().split(/\\s+/);
-    let shown = 0;
-    rows.forEach(r => {
-      const text = [...r.cells].map(c => c.textContent).join(" ").toLowerCase();
-      r.hidden = !(words.every(w => text.includes(w)) &&
-        (!choice.value || r.cells[at].textContent === choice.value));
-      shown += !r.hidden;
-    });
-    count.textContent = `${shown} of ${rows.length} shown`;
-  };
-  search.addEventListener("input", show);
-  choice.addEventListener("change", show);
-  heads.forEach((head, i) => {
-    const button = make("button", {type: "button", textContent: head.textContent});
-    head.replaceChildren(button);
-    button.addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") === "ascending";
-      heads.forEach(h => h.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = r => r.cells[i].dataset.value ?? r.cells[i].textContent.toLowerCase();
-      const compare = (a, b) => {
-        const [p, q] = [key(a), key(b)], numbers = [Number(p), Number(q)];
-        if (p === "" || q === "") return (p === "") - (q === "");  // what has no value comes last
-        const order = numbers.some(isNaN) ? p.localeCompare(q) : numbers[0] - numbers[1];
-        return down ? -order : order;
-      };
-      body.append(...rows.sort(compare));
-    });
-  });
-  show();
-})();
-"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +19,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    r"""Rows of text or ``Cell``\ s; a notebook shows it as HTML, print shows it as text.
+    """Rows of text or of ``Cell``; a notebook shows it as HTML, print shows it as text.
 
     Parameters
     ----------
@@ -110,7 +58,6 @@ class Table:
             f'<table id="{self.name}" data-choice="{list(self.columns).index(self.choice)}">'
             f"<caption>{caption}</caption>\n<thead><tr>{heads}</tr></thead>\n"
             f"<tbody>\n{rows}\n</tbody></table></div>"
-            f"<script>{SCRIPT.replace('ID', self.name)}</script>"
         )
 
 
