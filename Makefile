@@ -43,7 +43,7 @@ test: $(STAMP)  ## unit tests, and nbval on every notebook
 
 times: $(STAMP)  ## take the last test run over into the page of run times
 	@echo "== data/run-times.json is what the page shows"
-	$(BIN)/python book/_ext/run_times.py
+	$(BIN)/python tools/times.py
 
 serve: book  ## build the site, then serve it on http://localhost:8000 (PORT=8000)
 	@echo "== http://localhost:$(PORT)  (stop with Ctrl-C)"
@@ -62,12 +62,8 @@ notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their ou
 	  $(BIN)/jupytext --quiet --update-metadata '{"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"version": null}}' "$$notebook" \
 	  || exit 1; \
 	done
-	@echo "== the landing picture is the first figure of chapter 01"
-	$(BIN)/python -c "import base64, json, pathlib; \
-	cells = json.loads(pathlib.Path('book/derive/the-symptom.ipynb').read_text('utf-8'))['cells']; \
-	png = next(o['data']['image/png'] for c in cells for o in c.get('outputs', []) if 'image/png' in o.get('data', {})); \
-	pathlib.Path('book/_static/sum-or-mean.png').write_bytes(base64.b64decode(png))"
-	$(BIN)/python book/_ext/social_card.py
+	@echo "== the landing picture and the social card, from the first figure of the first chapter"
+	$(BIN)/python tools/pictures.py
 
 claims: $(STAMP)  ## every claim for five seeds and three data sets, and its margin (hours; one notebook: NB=path)
 	@echo "== 15 runs of every notebook: data/claims.json"
@@ -86,7 +82,7 @@ fuzz: $(STAMP)  ## 100,000 damaged files for the IDX reader, as many again if at
 	$(ONE_THREAD) $(BIN)/python tools/fuzz.py
 
 stamp: $(STAMP)  ## write this checkout's GitHub address into the notebooks, for Colab
-	@$(BIN)/python book/_ext/launch_buttons.py .
+	@$(BIN)/python tools/stamp.py
 
 launch: $(STAMP)  ## run the notebooks, all or NB=path, as Binder does, and one as Colab does (minutes, 2 GB)
 	@echo "== as Colab: a notebook alone, and the library from a git address"
@@ -101,8 +97,7 @@ constraints: $(STAMP)  ## resolve requirements.txt again into constraints.txt
 	@echo "== resolving for Linux, macOS and Windows, Python 3.11 and newer"
 	grep -v '^-' requirements.txt \
 	  | $(BIN)/uv pip compile - --quiet --universal --python-version 3.11 --no-header --no-annotate -o constraints.txt
-	$(BIN)/python -c "import pathlib, re; p = pathlib.Path('constraints.txt'); \
-	p.write_text(''.join(x for x in p.open() if re.match(r'(?!torch=|triton=|nvidia-|cuda-|--)', x)))"
+	$(BIN)/python tools/constraints.py
 	echo pip-audit | $(BIN)/uv pip compile - --quiet --universal --python-version 3.11 --no-header \
 	  --no-annotate -c constraints.txt -o .github/pip-audit.txt
 

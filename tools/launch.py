@@ -25,15 +25,12 @@ from pathlib import Path
 import nbformat
 import psutil
 import site_check
+import stamp
 import websocket
 
 ROOT = site_check.ROOT
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-
-import launch_buttons  # noqa: E402
-
 REPOSITORY = "https://github.com/someone/sum-or-mean"
-ADDRESS = launch_buttons.git_address(REPOSITORY)
+ADDRESS = stamp.git_address(REPOSITORY)
 BINDER_BYTES = 2e9  # mybinder.org stops whoever takes more
 BINDER_PYTHON = (3, 11)  # binder/runtime.txt
 COLAB = "ipykernel keras matplotlib nbconvert pooch scikit-learn scipy torch tqdm".split()
@@ -289,7 +286,7 @@ def run_on_colab(notebook: str, repository: Path, commands: Path, folder: Path) 
     alone = folder / "alone" / Path(notebook).name
     alone.parent.mkdir(parents=True)
     alone.write_bytes((ROOT / notebook).read_bytes())
-    launch_buttons.set_stamp(alone, ADDRESS)
+    stamp.set_stamp(alone, ADDRESS)
     before = packages(commands)
     start = time.monotonic()
     subprocess.run(

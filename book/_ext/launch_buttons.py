@@ -5,13 +5,12 @@ launches the fork. A book built from anything else (no git, no origin, another h
 buttons, because a link that leads nowhere is worse than none.
 
 Colab opens a notebook alone, without the checkout around it. Its first cell then installs the
-library from the git address that stands in it, the *stamp*; `make stamp` runs this file, which
-writes it. A page has a Colab button only if its notebook's stamp is this checkout's origin.
+library from the git address that stands in it, the *stamp*, which `make stamp` writes
+(tools/stamp.py). A page has a Colab button only if its notebook's stamp is this checkout's origin.
 """
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -48,16 +47,6 @@ def stamp(path: Path) -> str | None:
     cell = first_code_cell(nbformat.read(path, as_version=4))
     match = cell and STAMP.search(cell.source)
     return match and match[1]
-
-
-def set_stamp(path: Path, address: str) -> None:
-    """Write the address into the first code cell of a notebook, and change nothing else."""
-    notebook = nbformat.read(path, as_version=4)
-    cell = first_code_cell(notebook)
-    cell.source, places = STAMP.subn(f'BOOK = "{address}"', cell.source)
-    if places != 1:
-        raise ValueError(f'{path}: its first code cell has no line BOOK = "…" (CONTRIBUTING.md)')
-    nbformat.write(notebook, path)
 
 
 def git(folder: Path, *arguments: str) -> str | None:
@@ -114,17 +103,3 @@ def setup(app) -> dict:
     # The theme adds the buttons at 501.
     app.connect("html-page-context", leave_out_colab, priority=600)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
-
-
-def main(folder: Path) -> None:
-    """Stamp every notebook with the origin of the checkout in `folder`, or with nothing."""
-    url = github_url(git(folder, "remote", "get-url", "origin"))
-    notebooks = sorted((folder / "book").glob("*/*.ipynb"))
-    for path in notebooks:
-        set_stamp(path, git_address(url))
-    what = git_address(url) or "nothing: this checkout's origin is not a repository on GitHub"
-    print(f"{len(notebooks)} notebooks stamped with {what}")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -18,32 +18,49 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import tinycss2
+from bs4 import BeautifulSoup
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from sphinx.errors import ExtensionError
 
 WORD = re.compile(r"[A-Za-z_][\w-]*")
-TAG = re.compile(r"<script\b.*?</script>|<[^>]*>", re.DOTALL)
-ICON_SCRIPT = re.compile(r'\s*<script [^>]*src="[^"]*/fontawesome\.js[^"]*"></script>')
-SEARCH_SCRIPT = re.compile(
-    r'\s*<script src="[^"]*(?:_static/searchtools|_static/language_data|searchindex)\.js[^"]*">'
-    r"</script>"
-)
+# Scripts, by the end of their name, and what a page must have for them to do something.
+WHERE = {
+    "fontawesome.js": "no-page",
+    "searchtools.js": "#search-results",
+    "language_data.js": "#search-results",
+    "searchindex.js": "#search-results",
+    "table.js": "table[data-choice]",
+    "slider.js": ".beta-slider",
+}
 FONT_SOURCES = re.compile(
     r'url\(([^)]*)\.woff2\) format\("woff2"\),\s*url\([^)]*\.ttf\) format\("truetype"\)'
 )
 
 
-def used_names(html: Path) -> set[str]:
-    """Every word in a tag of a page or in a script: what a class or an id can be."""
-    names = set()
-    for path in html.rglob("*.html"):
-        for tag in TAG.findall(path.read_text(encoding="utf-8")):
-            names.update(WORD.findall(tag))
-    for path in html.rglob("*.js"):
-        if path.name not in ("fontawesome.js", "searchindex.js") and "mathjax" not in path.parts:
-            names.update(WORD.findall(path.read_text(encoding="utf-8")))
-    return names
+def drop_scripts(page: BeautifulSoup) -> None:
+    """Take out the scripts that have nothing to do on this page."""
+    for script in page.select("script[src]"):
+        name = script["src"].partition("?")[0].rpartition("/")[2]
+        if name in WHERE and not page.select_one(WHERE[name]):
+            script.decompose()
+
+
+def names_in(page: BeautifulSoup) -> set[str]:
+    """Every word in an attribute or a script: what a class or an id can be."""
+    texts = {script.string or "" for script in page("script")}
+    for tag in page(True):
+        for value in tag.attrs.values():
+            texts.update(value if isinstance(value, list) else [value])
+    return {name for text in texts for name in WORD.findall(text)}
+
+
+def names_in_scripts(html: Path) -> set[str]:
+    """Every word in a script file that is loaded."""
+    files = [
+        p for p in html.rglob("*.js") if p.name != "searchindex.js" and "mathjax" not in p.parts
+    ]
+    return {name for path in files for name in WORD.findall(path.read_text(encoding="utf-8"))}
 
 
 def can_match(selector: list, names: set[str]) -> bool:
@@ -130,15 +147,17 @@ def shrink_font(font: Path, text: str) -> None:
 
 def shrink(html: Path) -> None:
     """Reduce a built site to what its pages use."""
+    names = set()
     for path in html.rglob("*.html"):
-        text = ICON_SCRIPT.sub("", path.read_text(encoding="utf-8"))
-        if path.name != "search.html":
-            text = SEARCH_SCRIPT.sub("", text)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        text = path.read_text(encoding="utf-8")
+        page = BeautifulSoup(text, "html.parser", on_duplicate_attribute="ignore")
+        drop_scripts(page)
+        names |= names_in(page)
+        path.write_text(str(page), encoding="utf-8", newline="\n")
     for path in html.rglob("fontawesome.js*"):
         path.unlink()
+    names |= names_in_scripts(html)
 
-    names = used_names(html)
     icons = set()
     for path in html.rglob("*.css"):
         rules = tinycss2.parse_stylesheet(path.read_text(encoding="utf-8"), skip_whitespace=True)

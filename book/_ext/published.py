@@ -1,23 +1,27 @@
-"""What a published site has beside its pages: its address, a sitemap, cards for links to it, a 404.
+"""What a published site has beside its pages: a sitemap, cards for links to it, a 404, one zip.
 
 The address is that of the GitHub Pages of the checkout's own origin, as for the launch buttons
-(launch.py). A book built from anything else has no address, so it has no sitemap and no cards:
-their links would lead nowhere. The 404 page is always there.
+(launch_buttons.py). A book built from anything else has no address, so it has no sitemap and no
+cards: their links would lead nowhere. The 404 page is always there, and so is the whole site as one
+zip, which opens from a folder without a network.
 """
 
 import html
 import re
+import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
 
 from launch_buttons import git, github_url
 
 DOOR = re.compile(r":::\{grid-item-card\} (?P<title>.+)\n:link: (?P<page>\S+)\n")
-CARD = "_static/social-card.png"  # made by social_card.py
+CARD = "_static/social-card.png"  # made by tools/pictures.py
 CARD_ALT = (
     "Sum or Mean? Three rows of ten images: handwritten digits, their reconstructions with the "
     "summed loss, and the same grey blob ten times with the averaged loss."
 )
+ZIP = "sum-or-mean.zip"
+FIRST = '<meta http-equiv="Refresh" content="0; url=book/index.html" />\n'
 
 
 def site_url(repository: str | None) -> str | None:
@@ -75,6 +79,18 @@ def set_options(app, config) -> None:
         ]
 
 
+def write_zip(app, exception) -> None:
+    if exception is not None or app.builder.name != "html":
+        return
+    site = Path(app.outdir)
+    files = [path for path in sorted(site.rglob("*")) if path.is_file() and path.name != ZIP]
+    with zipfile.ZipFile(site / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            archive.write(path, Path("sum-or-mean") / path.relative_to(site))
+        if site / "index.html" not in files:  # Jupyter Book writes it after Sphinx has finished
+            archive.writestr("sum-or-mean/index.html", FIRST)
+
+
 def setup(app) -> dict:
     app.setup_extension("notfound.extension")
     if github_url(git(Path(app.srcdir), "remote", "get-url", "origin")):
@@ -82,4 +98,5 @@ def setup(app) -> dict:
         app.setup_extension("sphinxext.opengraph")
     # Before the others look at the configuration.
     app.connect("config-inited", set_options, priority=100)
+    app.connect("build-finished", write_zip, priority=950)  # when all else is done
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

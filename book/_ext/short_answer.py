@@ -15,7 +15,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from claims_page import claims
+from collected import claims
 
 # page: its language (BCP 47) and the name of the language in that language
 LANGUAGES = {
@@ -31,13 +31,6 @@ NUMBERS = {  # name in the pages: where chapter 13 claims it
     "budget": r"On MNIST the bounds are .* and (\S+) nats\.",
 }
 SAME_IN_ALL = {"KL", "MNIST", "ELBO"}
-# Around the article the theme's words and the other chapters' titles stay English.
-ENGLISH = """
-document.addEventListener("DOMContentLoaded", () => {
-  for (const part of document.querySelectorAll(".skip-link, #pst-back-to-top, #pst-search-dialog, "
-    + ".bd-header, .bd-sidebar, .bd-header-article, .prev-next-footer, footer")) part.lang = "en";
-});
-"""
 
 
 def numbers(sentences: list[str]) -> dict[str, str]:
@@ -153,7 +146,7 @@ def add_to_head(app, pagename, templatename, context, doctree) -> None:
         address = app.builder.get_relative_uri(pagename, page) or f"{Path(page).name}.html"
         context["metatags"] += f'\n<link rel="alternate" hreflang="{language}" href="{address}" />'
     if context["language"] != "en":
-        app.add_js_file(None, body=ENGLISH)
+        app.add_js_file("around-is-english.js")
 
 
 def setup(app) -> dict:
