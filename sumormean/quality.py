@@ -84,10 +84,10 @@ def feature_classifier(
 def frechet_distance(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
     """Squared Fréchet distance between Gaussians fitted to two sets of features.
 
-    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): Dowson & Landau 1982; as a score of
+    ``|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))``: Dowson & Landau 1982; as a score of
     samples Heusel et al. 2017, arXiv:1706.08500. In squared units of the features; 0 if means and
-    covariances agree. Finite sets raise it, the more the smaller they are, so compare only
-    scores of sets of one size.
+    covariances agree. Finite sets raise it, the more the smaller they are, so compare only scores
+    of sets of one size.
 
     Parameters
     ----------

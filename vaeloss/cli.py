@@ -152,7 +152,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The script `vaeloss`; also `python -m vaeloss`.
+    """The script ``vaeloss``; also ``python -m vaeloss``.
 
     Returns
     -------

@@ -100,7 +100,7 @@ def importance_weighted_nll(
     Raises
     ------
     ValueError
-        Samples < 1.
+        samples < 1.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def live_units(mu: Tensor, threshold: float = 0.01) -> int:
     Raises
     ------
     ValueError
-        Mu has NaN, which would pass for units that are not used.
+        mu has NaN, which would pass for units that are not used.
 
     Examples
     --------

@@ -141,7 +141,7 @@ def catalogue() -> list[Implementation]:
 
 
 def parse(blocks: list[dict]) -> list[Implementation]:
-    r"""Checked ``Implementation``\ s from the tables of the file. Errors as in ``catalogue``."""
+    """The checked entries in the tables of the file. Errors as in ``catalogue``."""
     known = {f.name for f in fields(Implementation)}
     required = [f.name for f in fields(Implementation) if f.default is MISSING]
     entries = []
@@ -174,7 +174,7 @@ FUNCTIONS = {"exp": math.exp, "log": math.log}
 
 
 def evaluate(formula: str, **names: float) -> float:
-    """The value of an arithmetic formula: numbers, names, + - * / **, exp and log. Nothing else.
+    """The value of a formula: numbers, names, ``+ - * / **``, exp and log. Nothing else.
 
     Raises
     ------

@@ -171,7 +171,7 @@ def keras_terms(loss: str):
 
 
 class KerasRun:
-    """A Keras model of ``config`` and its optimiser, trained by ``fit``, with its own train_step."""
+    """A Keras model of ``config`` and its optimiser, trained by ``fit`` with a train_step."""
 
     def __init__(self, config: Config, loss: str):
         self.config = config

@@ -1,7 +1,7 @@
 r"""Will a VAE collapse on these data? What can be said before training.
 
-`vaeloss.collapse.local` has the threshold β\* and the spectrum behind it, `vaeloss.collapse.rate`
-the most that a code can pay for.
+``vaeloss.collapse.local`` has the threshold β\* and the spectrum behind it,
+``vaeloss.collapse.rate`` the most that a code can pay for.
 """
 
 from vaeloss.collapse.constant import LIKELIHOODS
