@@ -2,15 +2,13 @@
 
 import functools
 import http.server
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 import site_check
+from built import Silent, build_site
 from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
@@ -22,21 +20,6 @@ CHROMIUM = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-def build_site(source: Path, output: Path) -> Path:
-    """Build the book in `source` with warnings as errors; the folder with its pages."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
-        + [str(source), "--path-output", str(output), "-W", "-n", "--keep-going", "--quiet"],
-        cwd=output,  # a relative path in the configuration must not depend on where we stand
-        env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return output / "_build" / "html"
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +47,6 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
         yield browser
         browser.close()
-
-
-class Silent(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture(scope="session")

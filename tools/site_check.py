@@ -9,15 +9,12 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import yaml
+from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a browser fetches by itself when it shows a page. A plain <a href> is the reader's choice.
-FETCHED = [
-    re.compile(
-        r"<(?:script|img|iframe|audio|video|source|embed|track)\b[^>]*?\bsrc=[\"']([^\"']+)"
-    ),
-    re.compile(r"<link\b(?![^>]*\brel=[\"']canonical)[^>]*?\bhref=[\"']([^\"']+)"),
+# What scripts and style sheets fetch. What a tag fetches is in `fetched`.
+IN_CODE = [
     re.compile(r"(?:\bimport|\bfetch|\burl)\(\s*[\"'`]?([^\"'`)\s]+)"),
     re.compile(r"\b(?:from|import)\s+[\"']([^\"']+)[\"']"),
 ]
@@ -47,14 +44,35 @@ def missing_pages(html: Path) -> list[str]:
     return [page for page in toc_pages() if not (html / f"{page}.html").is_file()]
 
 
+def fetched_by_code(text: str) -> list[str]:
+    """Addresses that a script or a style sheet fetches."""
+    return [address for pattern in IN_CODE for address in pattern.findall(text)]
+
+
+def fetched(page: BeautifulSoup) -> list[str]:
+    """Addresses that a browser fetches by itself when it shows this page.
+
+    A plain <a href> is the reader's choice, and code that is shown is not run.
+    """
+    tags = page.select('[src], [poster], object[data], link[href]:not([rel~="canonical"])')
+    found = [
+        tag[key] for tag in tags for key in ("src", "poster", "data", "href") if key in tag.attrs
+    ]
+    codes = [tag.string or "" for tag in page(["script", "style"])]
+    codes += [tag["style"] for tag in page.select("[style]")]
+    return found + [address for text in codes for address in fetched_by_code(text)]
+
+
 def foreign_requests(html: Path) -> list[str]:
     """'page: address' for everything a page or a style sheet would fetch from another host."""
     found = []
     for path in sorted([*html.rglob("*.html"), *html.rglob("*.css")]):
         text = path.read_text(encoding="utf-8", errors="replace")
-        # Code shown to the reader is not run.
-        text = re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
-        for address in (match for pattern in FETCHED for match in pattern.findall(text)):
+        if path.suffix == ".html":
+            addresses = fetched(BeautifulSoup(text, "html.parser"))
+        else:
+            addresses = fetched_by_code(text)
+        for address in addresses:
             if urlparse(address).netloc:
                 found.append(f"{path.relative_to(html).as_posix()}: {address}")
     return found

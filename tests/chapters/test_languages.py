@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import Counter
 
-import claims_page
+import collected
 import pytest
 import short_answer
 import site_check
@@ -206,7 +206,7 @@ def test_around_the_article_it_is_english(chromium, site):
 
 
 def test_the_numbers_are_those_of_chapter_13():
-    sentences = claims_page.claims(ROOT / short_answer.CHAPTER)
+    sentences = collected.claims(ROOT / short_answer.CHAPTER)
     found = short_answer.numbers(sentences)
     assert 1 < float(found["beta_star_squared"]) < float(found["beta_star"]) < 784
     assert 0 < float(found["budget"]) < 0.6931  # log 2

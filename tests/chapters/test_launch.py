@@ -13,6 +13,7 @@ import launch
 import launch_buttons
 import nbformat
 import pytest
+import stamp as stamping
 from launch import ADDRESS, ROOT, TOKEN
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*/*.ipynb"))
@@ -53,7 +54,9 @@ def test_keras_is_told_its_backend_before_it_is_imported(path):
     """Colab has no `make lab` that sets it."""
     code = "\n".join(sources(path))
     imported = re.search(
-        r"^\s*(?:import keras|from keras|from vaeloss\.keras_models)", code, flags=re.MULTILINE
+        r"^\s*(?:import keras|from keras|from sumormean\.originals\.keras)",
+        code,
+        flags=re.MULTILINE,
     )
     told = re.search(r'^os\.environ\["KERAS_BACKEND"\] = "torch"', code, flags=re.MULTILINE)
     assert imported is None or (told is not None and told.start() < imported.start())
@@ -72,11 +75,11 @@ def test_stamp_changes_one_line_and_back(tmp_path, capsys):
     originals = {part / path.name: path.read_bytes() for path in NOTEBOOKS[:3]}
     for path, content in originals.items():
         path.write_bytes(content)
-        launch_buttons.set_stamp(path, "")
+        stamping.set_stamp(path, "")
     unstamped = {path: path.read_text(encoding="utf-8").splitlines() for path in originals}
     git(tmp_path, "init")
     git(tmp_path, "remote", "add", "origin", "git@github.com:someone/sum-or-mean.git")
-    launch_buttons.main(tmp_path)
+    stamping.main(tmp_path)
     assert f"3 notebooks stamped with {ADDRESS}" in capsys.readouterr().out
     for path, before in unstamped.items():
         after = path.read_text(encoding="utf-8").splitlines()
@@ -84,7 +87,7 @@ def test_stamp_changes_one_line_and_back(tmp_path, capsys):
         assert r"BOOK = \"\"" in old and rf"BOOK = \"{ADDRESS}\"" in new
         assert launch_buttons.stamp(path) == ADDRESS
     git(tmp_path, "remote", "set-url", "origin", "https://gitlab.com/someone/sum-or-mean.git")
-    launch_buttons.main(tmp_path)
+    stamping.main(tmp_path)
     assert "stamped with nothing" in capsys.readouterr().out
     for path, before in unstamped.items():
         assert path.read_text(encoding="utf-8").splitlines() == before
@@ -97,7 +100,7 @@ def test_stamp_refuses_a_notebook_without_a_place_for_it(tmp_path):
     before = path.read_bytes()
     assert launch_buttons.stamp(path) is None
     with pytest.raises(ValueError, match="no line BOOK"):
-        launch_buttons.set_stamp(path, ADDRESS)
+        stamping.set_stamp(path, ADDRESS)
     assert path.read_bytes() == before
 
 
@@ -113,7 +116,7 @@ def test_stamp_refuses_a_notebook_without_a_place_for_it(tmp_path):
 def test_colab_button_only_where_origin_and_stamp_agree(tmp_path, stamp, origin, buttons):
     path = tmp_path / "page.ipynb"
     path.write_bytes(NOTEBOOKS[0].read_bytes())
-    launch_buttons.set_stamp(path, stamp)
+    stamping.set_stamp(path, stamp)
     env = SimpleNamespace(all_docs={"page": 0}, doc2path=lambda name: str(path))
     config = SimpleNamespace(html_theme_options={"repository_url": origin} if origin else {})
     both = [{"text": "Binder"}, {"text": "Colab"}]
@@ -200,7 +203,7 @@ def test_alone_and_stamped_it_installs_the_library_and_nothing_else(bare, tmp_pa
     alone = tmp_path / "alone" / "the-elbo.ipynb"
     alone.parent.mkdir()
     nbformat.write(notebook, alone)
-    launch_buttons.set_stamp(alone, ADDRESS)
+    stamping.set_stamp(alone, ADDRESS)
     done = run(
         "nbconvert", *("--to", "notebook", "--execute", "--inplace", alone.name),
         cwd=alone.parent, **launch.git_finds(repository),

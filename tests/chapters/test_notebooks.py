@@ -6,7 +6,7 @@ import re
 import struct
 from pathlib import Path
 
-import claims_page
+import collected
 import nbformat
 import pytest
 import site_check
@@ -190,7 +190,7 @@ def test_no_claim_is_luck(path):
     name = path.relative_to(site_check.ROOT).as_posix()
     table = json.loads((site_check.ROOT / "data" / "claims.json").read_text(encoding="utf-8"))
     rows = {row["claim"]: row for row in table["notebooks"].get(name, [])}
-    for sentence in claims_page.claims(path):
+    for sentence in collected.claims(path):
         assert sentence in rows, f"not run with other seeds: make claims NB={name}"
         assert rows[sentence]["held"] == rows[sentence]["runs"] > 0, rows[sentence]
     # Some sentences are claimed of one set only, or after a condition; no chapter consists of them.

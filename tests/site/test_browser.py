@@ -4,6 +4,7 @@ import contextlib
 import functools
 import http.server
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -12,13 +13,14 @@ import zipfile
 from pathlib import Path
 from urllib.parse import urlparse
 
-import launch_buttons
 import pytest
 import site_check
+import stamp
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from built import Silent, build_site, parsed
 
-from conftest import Silent, build_site
+from sumormean.catalogue.table import Cell, Table
 
 PAGES = [f"{page}.html" for page in site_check.toc_pages()] + ["search.html", "genindex.html"]
 PHONE = {"width": 390, "height": 844}
@@ -137,6 +139,114 @@ def test_the_slider_of_beta(chromium, site):
         assert wrong == []
 
 
+# The table that sorts and filters, on a page of its own
+
+ROWS = [
+    ["Chainer & co", Cell("D/2 = 392", 392), "collapses"],
+    [Cell("keras", link="https://example.org/?a=1&b=2"), Cell("1", 1), "lives"],
+    ["sigma", Cell("none", math.nan), "lives"],
+    ["antixk", Cell("1.54", 1.54), "lives"],
+]
+TABLE = Table("losses", 'Losses <"all">', ["loss", "β", "verdict"], ROWS, choice="verdict")
+
+
+@pytest.fixture(scope="module")
+def table_page(tmp_path_factory):
+    """The address of a page in a folder, with the script as the site has it."""
+    folder = tmp_path_factory.mktemp("table")
+    shutil.copy(site_check.ROOT / "book" / "_static" / "table.js", folder)
+    head = '<!doctype html><html lang="en"><title>t</title><meta charset="utf-8">'
+    head += '<script src="table.js"></script>'
+    page = f"{head}<main><h1>t</h1>{TABLE._repr_html_()}</main></html>"
+    (folder / "page.html").write_text(page, encoding="utf-8")
+    return (folder / "page.html").as_uri()
+
+
+@pytest.fixture
+def table(chromium, table_page):
+    with opened(chromium, table_page) as (page, wrong):
+        yield page
+        assert wrong == []
+
+
+def shown(page) -> list[str]:
+    return page.locator("tbody tr:visible td:first-child").all_inner_texts()
+
+
+def test_the_table_sorts_numbers_as_numbers_and_what_has_none_last(table):
+    heading = table.get_by_role("columnheader", name="β")
+    heading.get_by_role("button").click()
+    assert shown(table) == ["keras", "antixk", "Chainer & co", "sigma"]
+    assert heading.get_attribute("aria-sort") == "ascending"
+    heading.get_by_role("button").click()
+    assert shown(table) == ["Chainer & co", "antixk", "keras", "sigma"]
+    assert heading.get_attribute("aria-sort") == "descending"
+
+
+def test_the_table_sorts_text_by_keyboard(table):
+    table.get_by_role("button", name="loss").focus()
+    table.keyboard.press("Enter")
+    assert shown(table) == ["antixk", "Chainer & co", "keras", "sigma"]
+    table.keyboard.press("Tab")
+    table.keyboard.press("Space")
+    assert shown(table)[0] == "keras"
+    assert table.locator("[aria-sort]").count() == 1
+
+
+def test_the_table_filters_and_says_how_many(table):
+    table.get_by_label("Search").fill("LIVES an")
+    assert shown(table) == ["antixk"]
+    assert table.get_by_role("status").inner_text() == "1 of 4 shown"
+    table.get_by_label("Search").fill("")
+    table.get_by_label("verdict").select_option("lives")
+    assert shown(table) == ["keras", "sigma", "antixk"]
+    table.get_by_label("verdict").select_option("all")
+    assert table.get_by_role("status").inner_text() == "4 of 4 shown"
+    assert violations(table) == []
+
+
+def test_the_table_is_plain_without_scripts(chromium, table_page):
+    with opened(chromium, table_page, java_script_enabled=False) as (page, _):
+        assert shown(page) == ["Chainer & co", "keras", "sigma", "antixk"]
+        assert page.locator("button, input, select").count() == 0
+        assert page.locator("caption").inner_text() == 'Losses <"all">'
+
+
+def test_both_tables_of_the_catalogue_can_be_searched(chromium, html):
+    """From a folder, as in the zip."""
+    with opened(chromium, (html / "book" / "reproduce" / "in-the-wild.html").as_uri()) as (
+        page,
+        wrong,
+    ):
+        assert page.locator("table[data-choice]").count() == 2
+        counts = page.locator(".table-controls").get_by_role("status")
+        assert counts.count() == 2
+        page.get_by_label("Search").locator("visible=true").last.fill("no such loss")
+        assert counts.last.inner_text().startswith("0 of ")
+        assert wrong == []
+
+
+def test_the_slider_shows_one_beta_without_scripts(chromium, html):
+    address = (html / "book" / "ablate" / "beta.html").as_uri()
+    with opened(chromium, address, java_script_enabled=False) as (page, _):
+        slider = page.locator(".beta-slider")
+        assert slider.locator("#beta-slider-beta").inner_text() == "1"
+        assert "table above" in slider.inner_text() and "arrow keys" not in slider.inner_text()
+        assert slider.locator("input:visible, canvas:visible").count() == 0
+        names = ("rec", "sam")
+        recorded = [slider.locator(f"#beta-slider-{n}").get_attribute("style") for n in names]
+    with opened(chromium, address) as (page, wrong):
+        styles = [page.locator(f"#beta-slider-{n}").get_attribute("style") for n in names]
+        positions = [
+            [float(re.search(r"[\d.]+(?=%)", s)[0]) for s in x] for x in (recorded, styles)
+        ]
+        assert positions[0] == pytest.approx(positions[1], abs=0.01), (
+            "another strip than the script's"
+        )
+        assert page.locator(".beta-slider .no-script").count() == 0
+        assert wrong == []
+
+
 class Published(Silent):
     """As GitHub serves a site: below a prefix, and 404.html for what is not there."""
 
@@ -157,8 +267,8 @@ class Published(Silent):
 @contextlib.contextmanager
 def published(folder):
     """The address of a built site, as its own links on the 404 page want it."""
-    text = (folder / "404.html").read_text(encoding="utf-8")
-    prefix = re.search(r'href="(/[^"]*?)_static/', text)[1]
+    icon = parsed(folder, "404").select_one('link[href*="_static/"]')
+    prefix = icon["href"].partition("_static/")[0]
     handler = functools.partial(Published, directory=folder, prefix=prefix)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -230,10 +340,10 @@ def launched(tmp_path_factory):
         heading = {"cell_type": "markdown", "id": name, "metadata": {}, "source": f"# {name}"}
         chapter["cells"] = [heading, start]
         (path.parent / f"{name}.ipynb").write_text(json.dumps(chapter), encoding="utf-8")
-        launch_buttons.set_stamp(
-            path.parent / f"{name}.ipynb", launch_buttons.git_address(f"https://github.com/{owner}")
+        stamp.set_stamp(
+            path.parent / f"{name}.ipynb", stamp.git_address(f"https://github.com/{owner}")
         )
-    launch_buttons.set_stamp(path, "")
+    stamp.set_stamp(path, "")
     toc = {"format": "jb-book", "root": "book/index"}
     (source / "book" / "reference").mkdir()
     shutil.copy(book / "reference" / "bibliography.md", source / "book" / "reference")
@@ -277,12 +387,11 @@ def test_a_fork_has_its_own_address(chromium, launched):
     listed = [f"{url}book/{page}.html" for page in pages]
     assert re.findall(r"<loc>(.*?)</loc>", sitemap) == listed
     for address in listed:
-        text = (launched / address.removeprefix(url)).read_text(encoding="utf-8")
-        assert f'<meta property="og:url" content="{address}" />' in text
-        assert f'<link rel="canonical" href="{address}" />' in text
-        assert '<meta property="og:site_name" content="Sum or Mean?" />' in text
-        image = re.search(r'<meta property="og:image" content="(.*?)" />', text)[1]
-        assert (launched / image.removeprefix(url)).is_file()
+        page = parsed(launched, address.removeprefix(url).removesuffix(".html"))
+        said = {tag["property"]: tag["content"] for tag in page.select("meta[property]")}
+        assert said["og:url"] == page.select_one('link[rel="canonical"]')["href"] == address
+        assert said["og:site_name"] == "Sum or Mean?"
+        assert (launched / said["og:image"].removeprefix(url)).is_file()
     check_not_found(chromium, launched)
 
 
@@ -293,5 +402,5 @@ def test_without_such_an_origin_there_are_none(html):
         capture_output=True,
         text=True,
     )
-    page = (html / "book" / "derive" / "the-symptom.html").read_text(encoding="utf-8")
-    assert ("dropdown-launch-buttons" in page) == bool(re.search(r"github\.com[:/]", done.stdout))
+    buttons = parsed(html, "book/derive/the-symptom").select(".dropdown-launch-buttons")
+    assert bool(buttons) == bool(re.search(r"github\.com[:/]", done.stdout))

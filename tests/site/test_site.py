@@ -6,22 +6,27 @@ import inspect
 import json
 import pkgutil
 import re
-from html import unescape
 
-import claims_page
+import collected
 import launch_buttons
 import matplotlib.pyplot as plt
+import pictures
 import published
 import pytest
-import run_times
 import site_check
-import social_card
 import tinycss2
+from bs4 import BeautifulSoup
+from built import parsed
 from fontTools.ttLib import TTFont
 
+import sumormean
 import vaeloss
 
 ROOT = site_check.ROOT
+# With examples in docstrings; those of the packages are collected by pytest itself.
+HELPERS = sorted((ROOT / "book" / "_ext").glob("*.py")) + [
+    ROOT / "tools" / f"{name}.py" for name in ("constraints", "times")
+]
 
 
 def test_every_page_of_the_toc_is_built(html):
@@ -46,22 +51,34 @@ def test_the_check_sees_what_it_is_for(tmp_path):
 
 
 def test_formulas_are_set_by_the_local_mathjax(html):
-    page = (html / "book" / "derive" / "the-elbo.html").read_text(encoding="utf-8")
-    assert '<div class="math notranslate nohighlight">' in page
-    assert 'src="../../_static/mathjax/' in page
+    page = parsed(html, "book/derive/the-elbo")
+    assert page.select("div.math.notranslate.nohighlight")
+    assert page.select('script[src^="../../_static/mathjax/"]')
     assert any((html / "_static" / "mathjax").glob("*.js"))
 
 
-def test_mathjax_is_loaded_where_there_are_formulas_and_nowhere_else(html):
-    for page in site_check.toc_pages():
-        text = (html / f"{page}.html").read_text(encoding="utf-8")
-        assert ("_static/mathjax/" in text) == ("math notranslate" in text), page
+@pytest.mark.parametrize(
+    "script, where",
+    [
+        ("_static/mathjax/", ".math.notranslate"),
+        ("table.js", "table[data-choice]"),
+        ("slider.js", ".beta-slider"),
+    ],
+)
+def test_a_script_is_loaded_where_it_does_something_and_nowhere_else(html, script, where):
+    pages = [parsed(html, page) for page in site_check.toc_pages()]
+    loads = [bool(page.select(f'script[src*="{script}"]')) for page in pages]
+    assert loads == [bool(page.select(where)) for page in pages]
+    assert any(loads) and not all(loads)
 
 
 def icon_names(html) -> set[str]:
     """Names of the icons that pages and scripts ask for, e.g. fa-sun."""
     names = set()
-    for path in [*html.rglob("*.html"), *html.glob("_static/scripts/*.js")]:
+    for page in [*site_check.toc_pages(), "search", "404"]:
+        for tag in parsed(html, page).select('[class*="fa-"]'):
+            names.update(name for name in tag["class"] if name.startswith("fa-"))
+    for path in html.glob("_static/scripts/*.js"):
         classes = r'class(?:Name|List)?\s*=\s*"([^"]*)"'
         for value in re.findall(classes, path.read_text(encoding="utf-8")):
             names.update(name for name in value.split() if name.startswith("fa-"))
@@ -85,29 +102,47 @@ def test_every_icon_is_in_the_small_font(html):
 
 
 def test_pages_have_icon_search_and_style(html):
-    for page in site_check.toc_pages():
-        text = (html / f"{page}.html").read_text(encoding="utf-8")
-        for wanted in ("_static/favicon.svg", "_static/book.css", "search-button", 'lang="en"'):
-            assert wanted in text, (page, wanted)
+    for name in site_check.toc_pages():
+        page = parsed(html, name)
+        for wanted in (
+            'link[rel~="icon"][href$="_static/favicon.svg"]',
+            'link[rel~="stylesheet"][href*="_static/book.css"]',
+            ".search-button, .search-button-field, .search-button__button",
+            "html[lang]",
+        ):
+            assert page.select(wanted), (name, wanted)
     assert (html / "_static" / "favicon.svg").is_file()
 
 
 def test_every_figure_has_a_number_and_an_alternative_text(html):
+    figures = [(name, f) for name in site_check.toc_pages() for f in parsed(html, name)("figure")]
+    assert figures
+    for name, figure in figures:
+        assert figure.select_one(".caption-number"), name
+        assert len(figure.img["alt"]) > 20, name
 
-    for page in site_check.toc_pages():
-        text = (html / f"{page}.html").read_text(encoding="utf-8")
-        for figure in re.findall(r"<figure.*?</figure>", text, flags=re.DOTALL):
-            assert 'class="caption-number"' in figure, page
-            assert re.search(r'<img[^>]* alt="[^"]{20,}', figure), page
+
+def test_chapters_and_figures_are_numbered_in_the_order_of_the_table_of_contents(html):
+    """The notebooks 1, 2, 3, … through all parts; no other page has a number."""
+    chapters = site_check.chapters()
+    for name in site_check.toc_pages():
+        page, figure = parsed(html, name), 0
+        number = page.select_one("article h1 > .section-number")
+        wanted = f"{chapters.index(name) + 1}. " if name in chapters else None
+        assert (number and number.get_text()) == wanted, name
+        assert not page.select("article h2 > .section-number"), name
+        for figure, caption in enumerate(page.select("figure .caption-number"), 1):
+            before = wanted.replace(". ", ".") if wanted else ""
+            assert caption.get_text() == f"Fig. {before}{figure} ", name
+        assert figure > 0 or name not in chapters
 
 
 def test_previous_and_next_follow_the_table_of_contents(html):
     pages = site_check.toc_pages()
     for before, page, after in zip([None, *pages], pages, [*pages[1:], None], strict=False):
         path = html / f"{page}.html"
-        text = path.read_text(encoding="utf-8")
         for side, neighbour in (("left-prev", before), ("right-next", after)):
-            links = re.findall(rf'<a class="{side}"\s+href="([^"]+)"', text)
+            links = [a["href"] for a in parsed(html, page).select(f"a.{side}")]
             wanted = [] if neighbour is None else [html / f"{neighbour}.html"]
             assert [(path.parent / link).resolve() for link in links] == wanted, page
 
@@ -118,73 +153,90 @@ def test_notebooks_can_be_downloaded(html):
             assert (html / "_sources" / f"{page}.ipynb").is_file()
 
 
+def linked_chapters(tags) -> list[str]:
+    """The chapters that the first links in these tags of a page in book/reference lead to."""
+    return [f"book/{tag.a['href'].removeprefix('../').removesuffix('.html')}" for tag in tags]
+
+
 def test_the_page_of_claims_has_every_claim(html):
-    page = (html / "book" / "reference" / "claims.html").read_text(encoding="utf-8")
-    for name in site_check.toc_pages():
-        notebook = ROOT / f"{name}.ipynb"
-        if notebook.exists():
-            sentences = claims_page.claims(notebook)
-            link = f'href="../{name.removeprefix("book/")}.html"><span class="doc">'
-            section = page.partition(link)[2].partition("</section>")[0]
-            assert section.count("<li>") == len(sentences) > 0, name
+    sections = parsed(html, "book/reference/claims").select("section section")
+    assert linked_chapters(sections) == site_check.chapters()
+    for name, section in zip(site_check.chapters(), sections, strict=True):
+        sentences = collected.claims(ROOT / f"{name}.ipynb")
+        assert len(section("li")) == len(sentences) > 0, name
 
 
 def test_a_claim_is_shown_as_it_was_printed():
-    assert claims_page.plain("a_b * <c> [d] $x$") == r"a\_b \* \<c\> \[d\] \$x\$"
+    assert collected.plain("a_b * <c> [d] $x$") == r"a\_b \* \<c\> \[d\] \$x\$"
 
 
 # API
 
 
+def modules(package) -> list[str]:
+    """The modules of a package and of the packages in it, less those with an underscore."""
+    found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    return [m.name for m in found if not m.name.rpartition(".")[2].startswith("_")]
+
+
 def public(module) -> list[str]:
-    """Functions and classes that a module defines and does not hide."""
-    if hasattr(module, "__all__"):
-        return list(module.__all__)
+    """Functions and classes that a module offers: in __all__, or defined and not hidden."""
+    items = {name: vars(module)[name] for name in getattr(module, "__all__", vars(module))}
     return [
         name
-        for name, item in vars(module).items()
+        for name, item in items.items()
         if not name.startswith("_")
         and (inspect.isfunction(item) or inspect.isclass(item))
-        and item.__module__ == module.__name__
+        and (hasattr(module, "__all__") or item.__module__ == module.__name__)
     ]
 
 
-MODULES = [m.name for m in pkgutil.iter_modules(vaeloss.__path__) if not m.name.startswith("_")]
-
-
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", modules(vaeloss) + modules(sumormean))
 def test_the_api_has_every_public_function_and_class(html, name):
-    page = (html / "book" / "reference" / "api.html").read_text(encoding="utf-8")
-    assert f'id="module-vaeloss.{name}"' in page, f"list vaeloss.{name} in book/reference/api.md"
-    items = public(importlib.import_module(f"vaeloss.{name}"))
-    assert items
-    for item in items:
-        assert f'id="vaeloss.{name}.{item}"' in page, item
+    """Once: under the package that offers it, or else under the module that defines it."""
+    page = parsed(html, "book/reference/api")
+    module, package = (importlib.import_module(n) for n in (name, name.rpartition(".")[0]))
+    offered = getattr(package, "__all__", [])
+    if f"module-{name}" not in {tag["id"] for tag in page.select('[id^="module-"]')}:
+        # The package speaks for its modules, or the module has nothing to say.
+        assert set(public(module)) <= set(offered) or page.find(id=f"module-{package.__name__}")
+        assert offered or not public(module), f"list {name} in book/reference/api.md"
+        return
+    for item in public(module):
+        home = package.__name__ if item in offered else name
+        assert page.find(id=f"{home}.{item}"), f"{home}.{item}"
+        assert home == name or not page.find(id=f"{name}.{item}"), f"{item} stands there twice"
 
 
 def test_the_api_shows_parameters_errors_and_examples(html):
-    page = (html / "book" / "reference" / "api.html").read_text(encoding="utf-8")
-    start = page.index('id="vaeloss.collapse.collapse_spectrum"')
-    entry = page[start : page.index('id="vaeloss.collapse.collapse_threshold"')]
-    assert "Parameters" in entry and "Raises" in entry and "doctest" in entry
-    assert "<strong>sigma2</strong>" in entry and "ValueError" in entry
+    page = parsed(html, "book/reference/api")
+    entry = page.find(id="vaeloss.collapse.collapse_spectrum").parent
+    assert "sigma2" in [name.get_text() for name in entry.select("dd strong")]
+    assert "ValueError" in entry.get_text() and entry.select(".doctest")
+    for heading in ("Parameters", "Returns", "Raises", "Examples"):
+        assert heading in [
+            tag.get_text(strip=True).rstrip(":") for tag in entry.select("dt, p.rubric")
+        ]
+
+
+def test_the_api_describes_together_what_the_docstring_does(html):
+    entry = parsed(html, "book/reference/api").find(id="vaeloss.likelihoods.gaussian_nll").parent
+    assert "x, mean" in [name.get_text() for name in entry.select("dd strong")]
 
 
 # Run times
 
 
 def test_the_page_of_run_times_has_every_notebook(html):
-    measured = json.loads((ROOT / run_times.COMMITTED).read_text(encoding="utf-8"))
-    assert measured["notebooks"]
-    page = (html / "book" / "reference" / "run-times.html").read_text(encoding="utf-8")
-    for name in site_check.toc_pages():
-        if (ROOT / f"{name}.ipynb").exists():
-            link = f'href="../{name.removeprefix("book/")}.html"><span class="doc">'
-            row = page.partition("<table")[2].partition(link)[2].partition("</tr>")[0]
-            cells = re.findall(r"<td[^>]*><p>(.*?)</p>", row)
-            cost = measured["notebooks"].get(f"{name}.ipynb")
-            assert cells[0] == (f"{cost['seconds']:.0f}" if cost else "–"), name
-    for notebook in measured["notebooks"]:
+    measured = json.loads((ROOT / collected.RUN_TIMES).read_text(encoding="utf-8"))["notebooks"]
+    assert measured
+    *rows, _ = parsed(html, "book/reference/run-times").table.tbody("tr")  # and their sum
+    assert linked_chapters(rows) == site_check.chapters()
+    for name, row in zip(site_check.chapters(), rows, strict=True):
+        cost = measured.get(f"{name}.ipynb")
+        seconds = f"{cost['seconds']:.0f}" if cost else "–"
+        assert row("td")[1].get_text() == seconds, name
+    for notebook in measured:
         assert (ROOT / notebook).exists(), f"{notebook} is gone: make times"
 
 
@@ -194,7 +246,7 @@ def test_the_benchmark_is_shown_with_its_targets():
         {"what": "c", "value": 3, "unit": "s", "target": "≤ 2", "missed": True},
         {"what": "d", "value": 4, "unit": "s * s"},
     ]
-    assert run_times.bench_table({"rows": rows}).splitlines() == [
+    assert collected.bench_table({"rows": rows}).splitlines() == [
         "| what | measured | target |",
         "|---|---:|---:|",
         "| `make a` | 1.8 × | ≥ 1.7 |",
@@ -204,13 +256,11 @@ def test_the_benchmark_is_shown_with_its_targets():
 
 
 def test_every_row_of_the_benchmark_is_on_the_page(html):
-    bench = json.loads((ROOT / run_times.BENCH).read_text(encoding="utf-8"))
-    page = (html / "book" / "reference" / "run-times.html").read_text(encoding="utf-8")
-    table = page.partition('id="how-fast-it-is"')[2].partition("</table>")[0]
-    shown = re.findall(r"<td[^>]*><p>(.*?)</p></td>", table)[::3]
-    text = [unescape(re.sub("<[^>]+>", "", cell)) for cell in shown]
-    assert text == [row["what"].replace("`", "") for row in bench["rows"]]
-    assert sum("<code" in cell for cell in shown) == sum("`" in r["what"] for r in bench["rows"])
+    rows = json.loads((ROOT / collected.BENCH).read_text(encoding="utf-8"))["rows"]
+    section = parsed(html, "book/reference/run-times").find(id="how-fast-it-is")
+    shown = [row.td for row in section.tbody("tr")]
+    assert [cell.get_text() for cell in shown] == [row["what"].replace("`", "") for row in rows]
+    assert [bool(cell.code) for cell in shown] == ["`" in row["what"] for row in rows]
 
 
 # A published site
@@ -218,13 +268,14 @@ def test_every_row_of_the_benchmark_is_on_the_page(html):
 
 def test_the_404_page_offers_the_doors_of_the_landing_page():
     index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
-    body = published.not_found(index, "/fork/")
-    doors = re.findall(r'href="/fork/book/([^"]+)\.html">([^<]+)<', body)
+    body = BeautifulSoup(published.not_found(index, "/fork/"), "html.parser")
+    doors = body.select("li a")
     assert len(doors) == index.count("{grid-item-card}") + 1 == 4
-    for page, title in doors:
-        assert f"book/{page}" in site_check.toc_pages()
-        assert title in index or page == "index"
-    assert 'action="/fork/search.html"' in body
+    for door in doors:
+        page = door["href"].removeprefix("/fork/").removesuffix(".html")
+        assert page in site_check.toc_pages()
+        assert door.get_text() in index or page == "book/index"
+    assert body.form["action"] == "/fork/search.html"
 
 
 def test_a_site_without_an_address_has_no_sitemap_and_no_cards(html):
@@ -232,22 +283,20 @@ def test_a_site_without_an_address_has_no_sitemap_and_no_cards(html):
     url = published.site_url(
         launch_buttons.github_url(launch_buttons.git(ROOT, "remote", "get-url", "origin"))
     )
-    index = (html / "book" / "index.html").read_text(encoding="utf-8")
-    assert (html / "sitemap.xml").exists() == ("og:url" in index) == (url is not None)
+    card = bool(parsed(html, "book/index").select('meta[property="og:url"]'))
+    assert (html / "sitemap.xml").exists() == card == (url is not None)
     assert (html / "404.html").exists()
 
 
 def test_the_social_card_is_drawn_from_the_first_figure(tmp_path):
-    social_card.draw(card=tmp_path / "card.png")
+    pictures.draw_card(card=tmp_path / "card.png")
     drawn = plt.imread(tmp_path / "card.png")
     committed = plt.imread(ROOT / "book" / published.CARD)
-    assert drawn.shape == committed.shape == (*social_card.SIZE[::-1], 4)
+    assert drawn.shape == committed.shape == (*pictures.SIZE[::-1], 4)
     # Letters may be a shade different on another system; the picture is the same.
     assert abs(drawn - committed).mean() < 0.01
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "book" / "_ext").glob("*.py")), ids=lambda p: p.stem
-)
-def test_examples_of_the_extensions(path):
+@pytest.mark.parametrize("path", HELPERS, ids=lambda p: p.stem)
+def test_examples_of_extensions_and_tools(path):
     assert doctest.testmod(importlib.import_module(path.stem)).failed == 0
