@@ -5,6 +5,11 @@ document.addEventListener("DOMContentLoaded", () => {
   const sidebar = document.querySelector(".bd-sidebar-primary");
   sidebar?.setAttribute("role", "complementary");
   sidebar?.setAttribute("aria-label", "Book");
+  // Of a page with pages below it, what opens them has no text.
+  for (const toggle of document.querySelectorAll("summary:has(.toctree-toggle)")) {
+    const above = toggle.closest("li").querySelector("a").textContent.trim();
+    toggle.setAttribute("aria-label", `Pages below: ${above}`);
+  }
   // doc-biblioentry is deprecated, and a list wants list items.
   for (const entry of document.querySelectorAll('[role="doc-biblioentry"]')) {
     entry.setAttribute("role", "listitem");

@@ -133,5 +133,6 @@ class ChainerRun:
 
 
 def named(pair: Tensor) -> dict[str, float]:
+    """A reconstruction and a KL under the names of the record, with their sum."""
     reconstruction, kl = pair.tolist()
     return {"loss": reconstruction + kl, "reconstruction_loss": reconstruction, "kl_loss": kl}

@@ -101,6 +101,7 @@ def moments(batches: Batches, full: bool) -> tuple[int, np.ndarray, np.ndarray]:
 
 
 def check_moments(n: int, total: np.ndarray) -> None:
+    """ValueError if these samples have no covariance; ``total`` is their sum."""
     if n < 2:
         raise ValueError("x has one sample: a covariance needs at least two")
     if not np.isfinite(total).all():

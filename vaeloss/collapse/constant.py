@@ -18,6 +18,7 @@ LIKELIHOODS = (
 
 
 def check_arguments(likelihood: str, sigma2: float) -> None:
+    """ValueError if the likelihood is unknown, or the variance makes no sense with it."""
     if likelihood not in LIKELIHOODS:
         raise ValueError(f"unknown likelihood {likelihood!r}: use one of {', '.join(LIKELIHOODS)}")
     if not (np.isfinite(sigma2) and sigma2 > 0):
@@ -48,6 +49,7 @@ def inverse_deviation(
 
 
 def binary_entropy(p: np.ndarray) -> np.ndarray:
+    """Entropy in nats of pixels that are on with probability p."""
     return special.entr(p) + special.entr(1 - p)
 
 
