@@ -14,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test times serve lab notebooks claims repeat stamp launch bench fuzz constraints licences clean
+.PHONY: help book test check times serve lab notebooks claims repeat stamp launch bench fuzz constraints licences clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -40,6 +40,12 @@ book: $(STAMP)  ## build the site into _build/html; warnings are errors
 test: $(STAMP)  ## unit tests, and nbval on every notebook
 	@echo "== testing the library, every notebook and the site"
 	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+check: $(STAMP)  ## the fast ring: style, import arrows, unit tests (90 seconds)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
+	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -r fE \
+	  -m "not notebook and not site and not launch and not network" tests vaeloss sumormean
 
 times: $(STAMP)  ## take the last test run over into the page of run times
 	@echo "== data/run-times.json is what the page shows"

@@ -44,6 +44,16 @@ def pytest_configure(config):
         os.environ["IPYTHONDIR"] = profile.name  # which workers and kernels inherit
 
 
+def pytest_collection_modifyitems(items):
+    """Rings: `make check` leaves out what is slow, a notebook, a page or an installation."""
+    for item in items:
+        path = item.path.relative_to(ROOT)
+        if path.suffix == ".ipynb":
+            item.add_marker("notebook")
+        elif path.parts[:2] == ("tests", "site"):
+            item.add_marker("site")
+
+
 def pytest_collectstart(collector):
     # Warnings of libraries differ between versions; all other text of a notebook is compared.
     if hasattr(collector, "skip_compare"):

@@ -18,6 +18,7 @@ import pytest
 from launch import ADDRESS, ROOT, TOKEN
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*/*.ipynb"))
+pytestmark = pytest.mark.launch
 posix = pytest.mark.skipif(os.name == "nt", reason="needs make, symbolic links and signals")
 
 

@@ -261,6 +261,12 @@ def test_the_audit_looks_at_every_pin(tmp_path):
         assert not marker or re.fullmatch(r'python_full_version (<|>=) "[\d.]+"', marker), marker
 
 
+def test_the_hooks_have_the_pinned_ruff():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    for hook in hooks["repos"][0]["hooks"]:
+        assert hook["additional_dependencies"] == [f"ruff=={REQUIRED['ruff']}"]
+
+
 def test_versions_agree():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
