@@ -37,12 +37,15 @@ book: $(STAMP)  ## build the site into _build/html; warnings are errors
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	$(BIN)/python tools/site_check.py _build/html
 
-test: $(STAMP)  ## unit tests, and nbval on every notebook
+test: $(STAMP)  ## everything: style, unit tests, every notebook executed and compared, the site
 	@echo "== testing the library, every notebook and the site"
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
 	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(STAMP)  ## the fast ring: style, import arrows, unit tests (90 seconds)
-	$(BIN)/ruff check
+	@echo "== style and unit tests; make test runs the notebooks and the site as well"
+	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
 	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -r fE \
 	  -m "not notebook and not site and not launch and not network" tests vaeloss sumormean

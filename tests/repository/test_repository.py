@@ -235,6 +235,7 @@ def test_workflows_run_what_they_name():
         for installed in re.findall(r"pip install (.*)", text):
             assert installed in (
                 "-r requirements.txt",
+                "-c constraints.txt .",
                 "-r .github/pip-audit.txt",
                 '-r "$RUNNER_TEMP/newest.txt"',  # once a week, without the pins
             ), path.name
