@@ -1,5 +1,7 @@
 """What the repository promises: pins that agree, files that are valid, nothing that leaks."""
 
+import ast
+import importlib
 import json
 import os
 import re
@@ -281,6 +283,15 @@ def test_versions_agree():
 def test_scripts_are_executable_and_parse(path):
     assert os.access(ROOT / path, os.X_OK)
     assert subprocess.run(["bash", "-n", ROOT / path]).returncode == 0
+
+
+def test_what_binder_runs_after_its_build_can_be_imported():
+    script = (ROOT / "binder" / "postBuild").read_text(encoding="utf-8")
+    program = re.search(r"<<'PYTHON'\n(.*?)^PYTHON$", script, flags=re.DOTALL | re.MULTILINE)[1]
+    for node in ast.parse(program).body:
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
 
 
 @needs_make
