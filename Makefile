@@ -14,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test times serve lab notebooks claims repeat stamp launch bench fuzz constraints licences clean
+.PHONY: help book test check times serve lab notebooks claims repeat stamp launch bench fuzz constraints licences clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -37,9 +37,18 @@ book: $(STAMP)  ## build the site into _build/html; warnings are errors
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	$(BIN)/python tools/site_check.py _build/html
 
-test: $(STAMP)  ## unit tests, and nbval on every notebook
+test: $(STAMP)  ## everything: style, unit tests, every notebook executed and compared, the site
 	@echo "== testing the library, every notebook and the site"
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
 	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+check: $(STAMP)  ## the fast ring: style, import arrows, unit tests (90 seconds)
+	@echo "== style and unit tests; make test runs the notebooks and the site as well"
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(ONE_THREAD) $(QUIET) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -r fE \
+	  -m "not notebook and not site and not launch and not network" tests vaeloss sumormean
 
 times: $(STAMP)  ## take the last test run over into the page of run times
 	@echo "== data/run-times.json is what the page shows"

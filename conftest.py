@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,35 @@ os.environ.update(
     TQDM_DISABLE="1",
     KERAS_BACKEND="torch",
 )
+
+
+# Every notebook runs as on a machine with a GPU: who asks is told that there is one. On a build for
+# the CPU whoever then uses it, and mixes its tensors with those of the CPU, fails.
+STARTUP = """
+import torch
+torch.cuda.is_available = lambda: True
+"""
+
+
+def pytest_configure(config):
+    # A profile of IPython's own: neither the user's start-up files nor their history.
+    if not hasattr(config, "workerinput"):
+        profile = tempfile.TemporaryDirectory(prefix="ipython")
+        config.add_cleanup(profile.cleanup)
+        startup = Path(profile.name) / "profile_default" / "startup"
+        startup.mkdir(parents=True)
+        (startup / "a_gpu_that_refuses.py").write_text(STARTUP, encoding="utf-8")
+        os.environ["IPYTHONDIR"] = profile.name  # which workers and kernels inherit
+
+
+def pytest_collection_modifyitems(items):
+    """Rings: `make check` leaves out what is slow, a notebook, a page or an installation."""
+    for item in items:
+        path = item.path.relative_to(ROOT)
+        if path.suffix == ".ipynb":
+            item.add_marker("notebook")
+        elif path.parts[:2] == ("tests", "site"):
+            item.add_marker("site")
 
 
 def pytest_collectstart(collector):

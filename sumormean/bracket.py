@@ -79,8 +79,9 @@ def bracket_threshold(
         The model is not alive at guess / 2, or no bracket is found within a factor of four around
         the guess.
     """
-    x = torch.as_tensor(x, dtype=torch.float32)
-    constant = torch.as_tensor(constant, dtype=torch.float32)
+    device = next(model.parameters()).device
+    x = torch.as_tensor(x, dtype=torch.float32, device=device)
+    constant = torch.as_tensor(constant, dtype=torch.float32, device=device)
     for module in model.decoder.modules():
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)

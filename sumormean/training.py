@@ -36,7 +36,7 @@ class History:
 
 
 def default_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+    """The GPU if there is one, else the CPU: for long runs. Chapters stay on the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -72,6 +72,9 @@ def fit(
         Adam with ``lr`` by default; pass one to use another (then ``lr`` is ignored).
     seed : int
         Of the shuffling and of the latent noise; the global generator is left alone.
+    device : device or str, optional
+        To move the model to before it trains. Default: it trains, and stays, where it is, so that
+        what comes after finds it there.
     evaluate, every : callable, int
         ``evaluate(model)`` is called every so many steps (default: after each epoch) and after the
         last one; its dicts end up in ``History.evals``.
@@ -95,8 +98,10 @@ def fit(
     """
     if (epochs is None) == (steps is None):
         raise ValueError("say how long to train: give either epochs or steps")
-    device = torch.device(device) if device is not None else default_device()
-    model.to(device).train()
+    if device is not None:
+        model.to(device)
+    device = next(model.parameters()).device
+    model.train()
     x = torch.as_tensor(x, dtype=torch.float32, device=device)
     if len(x) == 0:
         raise ValueError("there are no images in x to train on")

@@ -51,10 +51,12 @@ def run_notebook(path: str, names: dict, change: Callable[[ast.Module], ast.Modu
     from IPython.core.displayhook import CapturingDisplayHook
     from IPython.core.interactiveshell import InteractiveShell
     from matplotlib import pyplot as plt
+    from traitlets.config import Config
 
     plt.switch_backend("agg")
     # A namespace of its own name: a worker of a pool looks for its function in `__main__`.
-    shell = InteractiveShell.instance(history_length=0, user_module=ModuleType("notebook"))
+    quiet = Config({"HistoryManager": {"enabled": False}})
+    shell = InteractiveShell.instance(config=quiet, user_module=ModuleType("notebook"))
     shell.reset(new_session=False)
     shell.push(names)
     shell.ast_transformers = [Transformer(change)]

@@ -86,6 +86,7 @@ def _imported(name: str) -> Callable:
         raise ValueError(f"{name!r}: write module:function, e.g. train:vae_loss")
     sys.path.insert(0, os.getcwd())  # where `python -m` looks, but an installed script does not
     os.environ.setdefault("KERAS_BACKEND", "torch")  # a Keras loss will be given torch tensors
+    os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")  # on the CPU
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

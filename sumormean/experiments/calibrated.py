@@ -131,7 +131,7 @@ def run(data: str, method: str, seed: int) -> dict:
     groups = [{"params": model.parameters()}, {"params": variance.parameters(), "lr": 2e-2}]
     optimizer = torch.optim.Adam(groups if list(variance.parameters()) else groups[:1], lr=2e-3)
     start = time.process_time()
-    fit(model, x_train, loss_fn, steps=800, optimizer=optimizer, seed=seed, device="cpu")
+    fit(model, x_train, loss_fn, steps=800, optimizer=optimizer, seed=seed)
     cpu_seconds = round(time.process_time() - start, 2)
 
     row = common_measures(model, x_train, x_test)

@@ -130,7 +130,7 @@ class SecondStage:
             return nll + kl_standard_normal(mu, log_var)
 
         optimizer = torch.optim.Adam(groups, lr=2e-3)
-        fit(self.vae, z, loss_fn, steps=steps, optimizer=optimizer, seed=seed, device="cpu")
+        fit(self.vae, z, loss_fn, steps=steps, optimizer=optimizer, seed=seed)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -169,7 +169,7 @@ def run(data: str, method: str, seed: int, steps: int = 800) -> dict:
     if schedule == "lagging encoder":
         let_the_encoder_lead(optimizer, model, steps)
     start = time.process_time()
-    fit(model, x_train, loss_fn, steps=steps, optimizer=optimizer, seed=seed, device="cpu")
+    fit(model, x_train, loss_fn, steps=steps, optimizer=optimizer, seed=seed)
     second = SecondStage(model, x_train, steps, seed) if method.startswith("two") else None
     cpu_seconds = round(time.process_time() - start, 2)
 

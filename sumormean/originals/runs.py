@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -161,11 +162,13 @@ def run(args: argparse.Namespace) -> int:
             print(f"--epochs: choose between 1 and {config.epochs}", file=sys.stderr)
             return 2
         config = replace(config, epochs=args.epochs)
-    data = load(config.data)
     try:
+        if config.library == "keras" and not find_spec("keras"):  # better known before the data
+            raise ImportError(f"{config.name} needs Keras: pip install keras")
+        data = load(config.data)
         path = reproduce(config, args.out, data.x_train, data.x_test)
-    except ValueError as error:
-        print(error, file=sys.stderr)
+    except (ImportError, ValueError) as error:  # DataError is one
+        print(f"reproduce: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: the same command goes on after the last whole epoch", file=sys.stderr)

@@ -9,6 +9,9 @@ import site_check
 import torch
 from torch import distributions
 
+from sumormean.catalogue import evaluate
+from vaeloss.audit import audit_loss
+
 PAGE = (site_check.ROOT / "book" / "index.md").read_text(encoding="utf-8")
 TABS = dict(re.findall(r":::\{tab-item\} (\w+).*?\n```python\n(.*?)```", PAGE, flags=re.DOTALL))
 LIBRARIES = {"PyTorch": "torch", "Keras": "keras", "TensorFlow": "tensorflow", "JAX": "jax"}
@@ -58,18 +61,37 @@ def test_they_are_the_negative_elbo(tab, shape):
     assert np.isclose(float(namespace["vae_loss"](*arrays)), expected, rtol=1e-5)
 
 
-def test_the_numbers_of_the_table():
-    """Each row of the table again, from the definition: recon = c·NLL and KL term = c·β·KL."""
-    pixels, latents = 784, 2
-    rows = {
-        "1/784, 784": (1 / pixels, 1),
-        "1/784, 392": (1 / pixels, 1 / latents),
-        "1, ½": (1, 1 / latents),
-        "1/784, 1": (1 / pixels, 1 / pixels),
-    }
-    printed = re.findall(r"c = (1|1/784), \*\*β = (784|392|½|1)\*\*", PAGE)
-    assert [f"{c}, {beta}" for c, beta in printed] == list(rows)
-    for (recon, kl), (c, beta) in zip(rows.values(), printed, strict=True):
-        number = {"1/784": 1 / 784, "½": 0.5}
-        assert np.isclose(recon, number.get(c) or float(c))
-        assert np.isclose(kl / recon, number.get(beta) or float(beta))
+# How the table's words reduce a term of one value per pixel or latent to one value per image.
+REDUCTIONS = {
+    "sum over pixels": lambda term: term.sum(1),
+    "mean over pixels": lambda term: term.mean(1),
+    "sum over latents": lambda term: term.sum(1),
+    "mean over latents": lambda term: term.mean(1),
+    "sum, divided by D": lambda term: term.sum(1) / 784,
+}
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in re.search(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE)[0].splitlines()[2:]
+]
+
+
+def test_the_table_is_there():
+    assert len(ROWS) == 5 and {cell for row in ROWS for cell in row[:2]} == set(REDUCTIONS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]} + {row[1]}")
+def test_the_numbers_of_the_table(row):
+    """The loss that a row describes, audited, has the row's c and β."""
+    reconstruction, kl, c, beta, mnist = row
+
+    def loss_fn(x, x_hat, mu, log_var):
+        bce = torch.nn.functional.binary_cross_entropy(x_hat, x, reduction="none").flatten(1)
+        pairs = 0.5 * (mu**2 + log_var.exp() - 1 - log_var)
+        return REDUCTIONS[reconstruction](bce) + REDUCTIONS[kl](pairs)
+
+    found = audit_loss(loss_fn, data_shape=(28, 28), latent_dim=2)
+    assert np.isclose(found.scale, evaluate(c, D=784, M=2), rtol=1e-4)
+    assert np.isclose(found.beta, evaluate(beta, D=784, M=2), rtol=1e-4)
+    printed = re.search(r"c = ([\d/]+),.*β = ([\d½]+)", mnist)
+    numbers = [evaluate(text.replace("½", "1/2")) for text in printed.groups()]
+    assert np.allclose([found.scale, found.beta], numbers, rtol=1e-4)

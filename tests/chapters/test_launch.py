@@ -1,11 +1,13 @@
 """Launching: the first cell of every notebook, its stamp, and what `make lab` starts."""
 
+import importlib.metadata
 import os
 import re
 import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ import stamp as stamping
 from launch import ADDRESS, ROOT, TOKEN
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*/*.ipynb"))
+pytestmark = pytest.mark.launch
 posix = pytest.mark.skipif(os.name == "nt", reason="needs make, symbolic links and signals")
 
 
@@ -36,7 +39,7 @@ def head(source: str) -> str:
 def test_every_notebook_starts_with_the_same_few_lines():
     heads = {path.stem: head(sources(path)[0]) for path in NOTEBOOKS}
     assert len(set(heads.values())) == 1, "copy the first chapter's, then run make stamp"
-    assert len(heads["the-symptom"].splitlines()) <= 8
+    assert len(heads["the-symptom"].splitlines()) <= 9
     assert re.fullmatch(
         r"(git\+https://github\.com/[\w.-]+/[\w.-]+)?", launch_buttons.stamp(NOTEBOOKS[0])
     )
@@ -137,7 +140,7 @@ def packages(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("packages")
     for kind in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for entry in Path(kind).iterdir():
-            if "vaeloss" not in entry.name:
+            if "vaeloss" not in entry.name and entry.name != "sumormean":
                 (folder / entry.name).symlink_to(entry)
     return folder
 
@@ -175,7 +178,7 @@ def test_alone_and_unstamped_it_says_what_to_do(bare, tmp_path):
     (tmp_path / "alone" / "cell.ipy").write_text(script)
     done = run("IPython", "cell.ipy", cwd=tmp_path / "alone")
     plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
-    message = "AssertionError: vaeloss is missing: run this notebook in a clone of the book"
+    message = "AssertionError: sumormean is missing: run this notebook in a clone of the book"
     assert done.returncode != 0 and message in plain and "During handling" not in plain
     assert installed(site) == []
 
@@ -188,7 +191,7 @@ def test_in_a_checkout_it_installs_that(bare, tmp_path):
     (folder / "cell.ipy").write_text(script)
     done = run("IPython", "cell.ipy", cwd=folder)
     assert str(site / "vaeloss" / "__init__.py") in done.stdout, done.stdout + done.stderr
-    assert (site / "vaeloss" / "_data" / "digits28.npz").is_file()
+    assert (site / "sumormean" / "_data" / "digits28.npz").is_file()
 
 
 @posix
@@ -198,7 +201,9 @@ def test_alone_and_stamped_it_installs_the_library_and_nothing_else(bare, tmp_pa
     repository = launch.clone(tmp_path / "clone")
     notebook = nbformat.read(ROOT / "book" / "derive" / "the-elbo.ipynb", as_version=4)
     first = launch_buttons.first_code_cell(notebook)
-    there = "import sumormean.data\nassert sumormean.data.load('digits28').name == 'digits28'"
+    there = (
+        "import sumormean.data, vaeloss\nassert sumormean.data.load('digits28').name == 'digits28'"
+    )
     notebook.cells = [first, nbformat.v4.new_code_cell(f"{there}\nprint(vaeloss.__file__)")]
     alone = tmp_path / "alone" / "the-elbo.ipynb"
     alone.parent.mkdir()
@@ -211,7 +216,36 @@ def test_alone_and_stamped_it_installs_the_library_and_nothing_else(bare, tmp_pa
     assert done.returncode == 0, done.stderr[-4000:]
     outputs = nbformat.read(alone, as_version=4).cells[1].outputs
     assert outputs[0]["text"].strip() == str(site / "vaeloss" / "__init__.py")
-    assert {name.partition("-")[0] for name in installed(site)} == {"vaeloss"}
+    assert {name.partition("-")[0] for name in installed(site)} == {"sumormean", "vaeloss"}
+
+
+@posix
+def test_where_only_the_extra_is_missing_it_installs_that(bare, packages, tmp_path):
+    """The library alone is there, as `pip install` without [book] leaves it."""
+    run, site = bare
+    repository = launch.clone(tmp_path / "clone")
+    folder = repository / "book" / "derive"
+    wheels = tmp_path / "wheels"
+    pip = ("pip", "install", "-q", "--no-deps", "--no-index")
+    assert run(*pip, str(repository), cwd=tmp_path).returncode == 0
+    name, version = "threadpoolctl", importlib.metadata.version("threadpoolctl")
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        for entry in packages.glob(f"{name}*"):  # what is installed here, as a wheel again
+            for path in [entry, *entry.rglob("*")]:
+                if path.is_file() and path.name not in ("INSTALLER", "REQUESTED"):
+                    wheel.write(path, path.relative_to(packages))
+    without = tmp_path / "without"
+    without.mkdir()
+    for entry in packages.iterdir():
+        if not entry.name.startswith(name):
+            (without / entry.name).symlink_to(entry.resolve())
+    (site / "packages.pth").write_text(f"{without}\n")
+    script = head(sources(NOTEBOOKS[0])[0]) + f"import {name}\nprint({name}.__file__)\n"
+    (folder / "cell.ipy").write_text(script)
+    done = run("IPython", "cell.ipy", cwd=folder, PIP_FIND_LINKS=str(wheels))
+    assert str(site / f"{name}.py") in done.stdout, done.stdout + done.stderr
+    assert not any("torch" in entry for entry in installed(site))
 
 
 # JupyterLab

@@ -1,5 +1,7 @@
 """What the repository promises: pins that agree, files that are valid, nothing that leaks."""
 
+import ast
+import importlib
 import json
 import os
 import re
@@ -235,6 +237,7 @@ def test_workflows_run_what_they_name():
         for installed in re.findall(r"pip install (.*)", text):
             assert installed in (
                 "-r requirements.txt",
+                "-c constraints.txt .",
                 "-r .github/pip-audit.txt",
                 '-r "$RUNNER_TEMP/newest.txt"',  # once a week, without the pins
             ), path.name
@@ -261,6 +264,12 @@ def test_the_audit_looks_at_every_pin(tmp_path):
         assert not marker or re.fullmatch(r'python_full_version (<|>=) "[\d.]+"', marker), marker
 
 
+def test_the_hooks_have_the_pinned_ruff():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    for hook in hooks["repos"][0]["hooks"]:
+        assert hook["additional_dependencies"] == [f"ruff=={REQUIRED['ruff']}"]
+
+
 def test_versions_agree():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -274,6 +283,15 @@ def test_versions_agree():
 def test_scripts_are_executable_and_parse(path):
     assert os.access(ROOT / path, os.X_OK)
     assert subprocess.run(["bash", "-n", ROOT / path]).returncode == 0
+
+
+def test_what_binder_runs_after_its_build_can_be_imported():
+    script = (ROOT / "binder" / "postBuild").read_text(encoding="utf-8")
+    program = re.search(r"<<'PYTHON'\n(.*?)^PYTHON$", script, flags=re.DOTALL | re.MULTILINE)[1]
+    for node in ast.parse(program).body:
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
 
 
 @needs_make

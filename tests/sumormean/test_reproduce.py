@@ -1,14 +1,16 @@
 """Full-length runs: the records, the runner, and the Keras models they use."""
 
 import json
+import sys
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
+from sumormean import records
 from sumormean.__main__ import main
-from sumormean.data import DataError, bundled, load
+from sumormean.data import bundled, load
 from sumormean.originals import keras as keras_models
 from sumormean.originals import runs
 from sumormean.originals.chainer import ChainerRun, chainer_terms
@@ -43,10 +45,7 @@ def losses(path):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_record_is_what_the_code_would_run(name):
-    try:
-        record = json.loads(bundled(f"runs/{name}.json").read_text())
-    except DataError:
-        pytest.skip(f"not recorded yet: python -m sumormean reproduce {name}")
+    record = json.loads(bundled(f"runs/{name}.json").read_text())
     config = CONFIGS[name]
     # a run may be shorter than the original (--epochs), and then the record says how long it was
     epochs = record["config"]["epochs"]
@@ -140,6 +139,35 @@ def test_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit:
         main(["reproduce", "keras-tomorrow"])
     assert exit.value.code == 2 and "keras-now" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_keras(monkeypatch):
+    """As where Keras was never installed."""
+    monkeypatch.delitem(sys.modules, "sumormean.originals.keras")
+    monkeypatch.setitem(sys.modules, "keras", None)  # importing it raises
+    find, known = runs.find_spec, records.version
+    monkeypatch.setattr(runs, "find_spec", lambda name: None if name == "keras" else find(name))
+
+    def version(name):
+        if name == "keras":
+            raise records.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(records, "version", version)
+
+
+def test_a_pytorch_setting_is_recorded_without_keras(no_keras, tmp_path, monkeypatch):
+    monkeypatch.setitem(CONFIGS, "chainer-mnist", miniature("chainer-mnist", epochs=1))
+    assert main(["reproduce", "chainer-mnist", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "chainer-mnist.json").read_text())
+    assert record["versions"].keys() == {"torch", "numpy"}
+
+
+def test_a_keras_setting_without_keras_says_what_is_missing(no_keras, tmp_path, capsys):
+    assert main(["reproduce", "keras-now", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "reproduce: keras-now needs Keras: pip install keras\n"
+    assert not list(tmp_path.iterdir())
 
 
 # The Keras models

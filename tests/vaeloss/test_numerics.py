@@ -174,7 +174,7 @@ def test_samples_of_extreme_posteriors(device, log_var):
         assert finite(z, *gradients) and z.abs().max() < 10 * math.exp(log_var / 2)
 
 
-# The losses of chapters 7, 14 and 15: out (B, 28, 28) -> nats
+# The losses of three chapters, Chainer, calibrated decoders, rebalancing: out (B, 28, 28) -> nats
 
 
 def batch(device, image: str, precision, sign: float, b: int = 1, m: int = 1, shape=(28, 28)):

@@ -1,0 +1,58 @@
+"""The library's README, which a package index would show: its code runs, its links lead out."""
+
+import contextlib
+import io
+import re
+import shlex
+
+import numpy as np
+import pytest
+import site_check
+
+from sumormean.data import DataError, load
+from vaeloss.cli import main
+from vaeloss.collapse import collapse_threshold
+
+TEXT = (site_check.ROOT / "vaeloss" / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_audit_prints_what_it_shows():
+    (kind, code), (_, expected) = BLOCKS[:2]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})  # our own page
+    assert kind == "python" and printed.getvalue() == expected
+
+
+def test_the_threshold_is_that_of_mnist():
+    """Where MNIST can be had; on the bundled digits the code runs all the same."""
+    _, code = BLOCKS[2]
+    try:
+        x = load("mnist").x_train
+    except DataError:
+        x = load("digits28").x_train
+        exec(code, {"x": x})
+        pytest.skip("MNIST is not here")
+    names = {"x": x}
+    exec(code, names)
+    squared, bernoulli = re.search(r"On MNIST it is ([\d.]+) .* and ([\d.]+) for", TEXT).groups()
+    assert f"{names['beta_star']:.3g}" == squared
+    assert f"{collapse_threshold(x):.3g}" == bernoulli
+
+
+def test_the_commands_are_commands(tmp_path, monkeypatch, capsys):
+    _, commands = BLOCKS[3]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_module.py").write_text(BLOCKS[0][1].partition("print(")[0])
+    np.save("images.npy", load("digits28").x_test)
+    for line in commands.splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "vaeloss" and main(arguments) == 0
+    assert "This loss will collapse" in capsys.readouterr().out
+
+
+def test_no_link_is_relative():
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+        assert target.startswith("https://"), f"{target} leads nowhere from another page"
