@@ -2,7 +2,7 @@
 
 The prose of each page is written by hand. All else has one source: the table of reductions and the
 code are those of the first page (`{reductions}`, `{literalinclude}`), and the measured numbers are
-read from the claims that chapter 13 printed (`{{ beta_star }}` and so on). `{languages}` writes the
+read from the claims of CHAPTER (`{{ beta_star }}` and so on). `{languages}` writes the
 line of links between the pages, and each page says in which language it is.
 """
 
@@ -25,7 +25,7 @@ LANGUAGES = {
     "book/use/short-answer-ja": ("ja", "日本語"),
 }
 CHAPTER = "book/ablate/collapse-threshold.ipynb"
-NUMBERS = {  # name in the pages: where chapter 13 claims it
+NUMBERS = {  # name in the pages: where CHAPTER claims it
     "beta_star": r"On MNIST β\* is (\S+) \(Bernoulli\)",
     "beta_star_squared": r"On MNIST β\* is .* and (\S+) \(Gaussian, σ² = 1\)\.",
     "budget": r"On MNIST the bounds are .* and (\S+) nats\.",
@@ -34,12 +34,12 @@ SAME_IN_ALL = {"KL", "MNIST", "ELBO"}
 
 
 def numbers(sentences: list[str]) -> dict[str, str]:
-    """The numbers that the pages quote, out of the claims of chapter 13."""
+    """The numbers that the pages quote, out of the claims of CHAPTER."""
     found = {}
     for name, pattern in NUMBERS.items():
         matches = [match[1] for s in sentences if (match := re.fullmatch(f"{pattern}.*", s))]
         if len(matches) != 1:
-            raise ExtensionError(f"short_answer: no claim of chapter 13 reads {pattern!r}")
+            raise ExtensionError(f"short_answer: no claim of {CHAPTER} reads {pattern!r}")
         found[name] = matches[0]
     return found
 
