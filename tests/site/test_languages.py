@@ -205,14 +205,14 @@ def test_around_the_article_it_is_english(chromium, site):
 # The parts
 
 
-def test_the_numbers_are_those_of_chapter_13():
+def test_the_numbers_are_those_that_the_chapter_claims():
     sentences = collected.claims(ROOT / short_answer.CHAPTER)
     found = short_answer.numbers(sentences)
     assert 1 < float(found["beta_star_squared"]) < float(found["beta_star"]) < 784
     assert 0 < float(found["budget"]) < 0.6931  # log 2
     changed = [s.replace(found["beta_star"], "33.3") for s in sentences]
     assert short_answer.numbers(changed)["beta_star"] == "33.3"
-    with pytest.raises(ExtensionError, match="no claim of chapter 13"):
+    with pytest.raises(ExtensionError, match="no claim of book/ablate"):
         short_answer.numbers([s for s in sentences if "β* is" not in s])
 
 
