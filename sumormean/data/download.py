@@ -99,9 +99,7 @@ def _local_files(name: str, source: Source) -> dict[str, bytes]:
 def _read(path: Path, size: int, sha256: str) -> bytes:
     """The contents of a file on the disk; DataError: why it is not the official one."""
     try:
-        if not path.is_file():  # to open a pipe would wait for ever
-            raise DataError("it is no file")
-        if path.stat().st_size != size:
+        if path.stat().st_size != size:  # a pipe has none: to open it would wait for ever
             raise DataError(f"it is not {size:,} bytes long")
         body = path.read_bytes()
     except OSError as problem:
@@ -172,14 +170,15 @@ def _fetch(url: str, output: str, _, mirror: str, size: int) -> None:
             thread.join(0.1)  # not in one go: Windows would not heed Ctrl-C
             allowed = LIMIT_SECONDS + size / SLOWEST if answered.is_set() else PROBE_SECONDS
             if time.monotonic() - started > allowed:
-                problems.append(DataError(f"it needs more than {allowed:.0f} seconds"))
+                problems.append(TimeoutError(f"more than {allowed:.0f} seconds"))
                 if not answered.is_set():
                     _silent_since[mirror] = time.monotonic()
                 break
         body = arrived.getvalue()
     if body[:99].lstrip().startswith(b"<"):
         raise DataError("it is a web page, such as a network's request to log in")
+    if not answered.is_set():
+        raise DataError(f"it does not answer ({type(problems[0]).__name__})", "silent")
     if problems and len(body) < size:
-        text = repr(problems[0])
-        raise DataError(text, None if answered.is_set() else "silent")
+        raise DataError(repr(problems[0]))
     Path(output).write_bytes(body)

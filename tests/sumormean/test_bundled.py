@@ -104,7 +104,7 @@ def test_script_of_molecules(tmp_path, monkeypatch, capsys):
     assert script.ALPHABET == shipped.alphabet
     made_up = ["smiles,activity", "CCCCO,CI", "CC.CCO,CM", "CCCC,CI", "[Na]CCC,CI", "BrCCBr,CA"]
     made_up += ["C" * 41 + ",CI", "C" * 40 + ",CI", "CCCCO,CM"]
-    (tmp_path / "HIV.csv").write_text("\r\n".join(made_up))
+    (tmp_path / "HIV.csv").write_bytes("\r\n".join(made_up).encode())
     monkeypatch.setattr(sys, "argv", ["build", str(tmp_path / "HIV.csv")])
     script.main()
     text = gzip.decompress((tmp_path / "molecules.txt.gz").read_bytes())
