@@ -210,7 +210,7 @@ def test_mirror_that_does_not_get_on(mirror, use, cache, impatient, fault):
 
 
 def test_limits_in_seconds():
-    """A network that is down costs seconds; a link with a megabit a second is fast enough."""
+    """A network that is down costs seconds; a link with half a megabit a second is fast enough."""
     for source in sets.SOURCES.values():
         assert len(source.mirrors) * download.PROBE_SECONDS <= 10
         for size, _ in source.files.values():
