@@ -1,15 +1,9 @@
-"""The official files of a data set, from a folder, the cache or a mirror, and nothing but those.
+"""The official files of a data set, from a folder, the cache or a mirror, and nothing but those."""
 
-A file is read once, as a whole and never beyond its official size. What has the official SHA-256
-sum is given to the caller; anything else is replaced, or refused with an error that says how to
-mend it.
-"""
-
+import functools
 import hashlib
 import io
 import os
-import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -17,36 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+from tqdm import tqdm
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pooch's tqdm asks for ipywidgets, which nothing here needs
     import pooch
+pooch.get_logger().setLevel("WARNING")  # else it writes addresses and paths into notebooks
 
-PROBE_SECONDS = 5.0  # to find out whether any mirror can be reached at all
-FORGET_SECONDS = 300.0  # after which mirrors that did not answer are asked again
-TIMEOUT = (5.0, 10.0)  # seconds to connect, and between two packets
-# A mirror is given up if it needs more than 10 seconds for 32 KiB. A link with 30 kbit/s is fast
-# enough, and two mirrors that do not get on, however they drip, cost less than 30 seconds together.
-PATIENCE, PROGRESS = 10.0, 2**15
-
-
-@dataclass(frozen=True)
-class OfficialFile:
-    """Name, shape of the array in it, size in bytes and SHA-256 sum of a gzipped IDX file."""
-
-    name: str
-    shape: tuple[int, ...]
-    size: int
-    sha256: str
+PROBE_SECONDS, FORGET_SECONDS = 5.0, 60.0  # to answer at all; until a silent mirror is asked again
+LIMIT_SECONDS, SLOWEST = 30.0, 5e4  # for a file, and one second more for every 50 kB
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from: mirrors, in the order to ask them, and its four files."""
+    """Where a data set comes from: mirrors, in the order to ask them; size and SHA-256 of files."""
 
     title: str
     mirrors: tuple[str, ...]
-    files: tuple[OfficialFile, ...]
+    files: dict[str, tuple[int, str]]
 
 
 class DataError(ValueError):
@@ -61,235 +43,142 @@ class DataError(ValueError):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: `vaeloss` in the user's cache folder (`~/.cache` on Linux).
-
-    Raises
-    ------
-    DataError: the user has no home folder, as in some containers.
-    """
-    try:
-        return Path(pooch.os_cache("vaeloss")).expanduser()
-    except RuntimeError as problem:
-        raise DataError(str(problem)) from problem
+    """Where downloads are kept: `vaeloss` in the user's cache folder (`~/.cache` on Linux)."""
+    return Path(pooch.os_cache("vaeloss")).expanduser()
 
 
 def official_files(name: str, source: Source) -> list[bytes]:
     """The contents of a data set's files, in order, exactly as they were published.
 
-    Each is taken from `$VAELOSS_DATA/<name>/`, else from the cache, else from a mirror, and kept in
-    the cache.
+    Each is taken from `$VAELOSS_DATA/<name>/`, else from the cache, else from a mirror.
 
     Raises
     ------
-    DataError: `$VAELOSS_DATA` is no readable folder or holds another file than the official one;
-        or, with a `reason`, no mirror works, or the cache cannot be written.
+    DataError
+        `$VAELOSS_DATA` is no readable folder or holds another file than the official one; or, with
+        a `reason`, no mirror works, or the cache cannot be written.
     """
-    local, found, missing = _local_folder(name), {}, []
-    for file in source.files:
-        if local and os.path.lexists(local / file.name):
-            try:
-                found[file] = _read(local / file.name, file)
-            except DataError as problem:
-                raise DataError(
-                    f"{local / file.name} is not the official file ({problem}): "
-                    "replace it, or remove it and it will be downloaded"
-                ) from problem
-        else:
-            try:
-                found[file] = _read(cache_folder() / name / file.name, file)
-            except DataError:
-                missing.append(file)
-    if missing:
-        found |= _download(name, source, missing)
+    found, mirrors = _local_files(name, source), list(source.mirrors)
+    try:
+        for file in source.files:
+            if file not in found:
+                path = cache_folder() / name / file
+                found[file] = _download(path, *source.files[file], mirrors)
+    except (DataError, OSError, RuntimeError) as problem:  # RuntimeError: the user has no home
+        reason = getattr(problem, "reason", "the cache cannot be written")
+        raise DataError(
+            f"{source.title} could not be loaded: {reason} ({problem}). Mend that, or put its files"
+            f" into a folder named {name} and set VAELOSS_DATA to the folder above it, or call "
+            f"load({name!r}, fallback='digits28')",
+            reason,
+        ) from problem
     return [found[file] for file in source.files]
 
 
-def _local_folder(name: str) -> Path | None:
-    root = os.environ.get("VAELOSS_DATA")
-    if not root:
-        return None
-    folder = Path(os.path.expanduser(root)).absolute()  # messages say where we really looked
-    for path in (folder, folder / name):
-        if path != folder and not path.exists():
-            return None  # a folder with some of the data sets is fine
-        if not (path.is_dir() and os.access(path, os.R_OK | os.X_OK)):
-            raise DataError(f"VAELOSS_DATA: {path} is no readable folder: correct it or unset it")
-    return folder / name
+def _local_files(name: str, source: Source) -> dict[str, bytes]:
+    """The contents of the files in `$VAELOSS_DATA/<name>/`; a part of them is fine, or none."""
+    if not os.environ.get("VAELOSS_DATA"):
+        return {}
+    root = Path(os.path.expanduser(os.environ["VAELOSS_DATA"])).absolute()
+    for folder in [root, *[root / name] * os.path.exists(root / name)]:
+        if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+            raise DataError(f"VAELOSS_DATA: {folder} is no readable folder: correct or unset it")
+    found = {}
+    for path in (root / name / file for file in source.files):
+        if os.path.lexists(path):
+            try:
+                found[path.name] = _read(path, *source.files[path.name])
+            except DataError as problem:
+                raise DataError(
+                    f"{path} is not the official file ({problem}): "
+                    "replace it, or remove it and it will be downloaded"
+                ) from problem
+    return found
 
 
-def _read(path: Path, file: OfficialFile) -> bytes:
+def _read(path: Path, size: int, sha256: str) -> bytes:
     """The contents of a file on the disk; DataError: why it is not the official one."""
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for ever
-            raise DataError("it is no file")
-        with open(path, "rb") as opened:
-            body = opened.read(file.size + 1)  # enough to see a surplus of any size
+        if path.stat().st_size != size:  # a pipe has none: to open it would wait for ever
+            raise DataError(f"it is not {size:,} bytes long")
+        body = path.read_bytes()
     except OSError as problem:
-        raise DataError(f"it cannot be read: {problem.strerror or problem}") from problem
-    return _checked(body, file)
+        raise DataError(f"it cannot be read: {problem.strerror}") from problem
+    if hashlib.sha256(body).hexdigest() != sha256:
+        raise DataError("its SHA-256 sum differs")
+    return body
 
 
-def _checked(body: bytes, file: OfficialFile) -> bytes:
-    """The same bytes; DataError: what distinguishes them from the official ones."""
-    if hashlib.sha256(body).hexdigest() == file.sha256:
-        return body
-    if body[:99].lstrip().startswith(b"<"):
-        raise DataError("it is a web page, such as a network's request to log in")
-    if len(body) != file.size:
-        raise DataError(f"it is not {file.size:,} bytes long")
-    raise DataError("its SHA-256 sum differs")
+_silent_since: dict[str, float] = {}  # mirrors that did not answer, and when
 
 
-def _download(name: str, source: Source, missing: list[OfficialFile]) -> dict[OfficialFile, bytes]:
-    def failure(reason: str, details: str, advice: str = "Put") -> DataError:
-        return DataError(
-            f"{source.title} could not be loaded: {reason} ({details}). {advice} its files into a "
-            f"folder named {name} and set VAELOSS_DATA to the folder above it, or call "
-            f"load({name!r}, fallback='digits28')",
-            reason,
-        )
-
-    def no_cache(details: str) -> DataError:
-        advice = "Mend that, name another cache folder with XDG_CACHE_HOME (Linux), put"
-        return failure("the cache cannot be written", details, advice)
-
-    try:
-        folder = cache_folder() / name
-    except DataError as problem:
-        raise no_cache(str(problem)) from problem
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass  # better known before a long download than after it
-    except OSError as problem:
-        raise no_cache(f"{folder}: {problem.strerror}") from problem
-    mirrors = _reachable(source.mirrors, missing[0].name)
-    if not mirrors:
-        asked = "; ".join(mirror + missing[0].name for mirror in source.mirrors)
-        raise failure("no mirror reachable", f"tried {asked}")
-    bodies = {}
-    for file in missing:
-        tried = []
-        for mirror in list(mirrors):
-            try:
-                bodies[file] = _fetch(mirror + file.name, file)
-                break
-            except Exception as problem:  # whatever a library makes of what a mirror sends
-                text = str(problem) if isinstance(problem, DataError) else repr(problem)
-                tried.append(f"{mirror + file.name}: {text}")
-                mirrors.append(mirrors.pop(mirrors.index(mirror)))  # the last for the next files
-        else:
-            raise failure("every download failed", f"tried {'; '.join(tried)}")
+def _download(path: Path, size: int, sha256: str, mirrors: list[str]) -> bytes:
+    """From the cache, else into it; mirrors that fail go to the end of the list."""
+    if path.exists() and not path.is_file():
+        path.unlink()  # pooch would read a pipe, and move the file into a folder
+    tried, reasons = [], set()
+    for mirror in list(mirrors):
+        url, fetch = mirror + path.name, functools.partial(_fetch, mirror=mirror, size=size)
         try:
-            _keep(folder / file.name, bodies[file])
+            pooch.retrieve(url, sha256, path.name, path.parent, downloader=fetch)
+            return _read(path, size, sha256)
+        except ValueError as problem:  # DataError, or pooch's own: the sum differs
+            tried.append(f"{url}: {problem}")
+            reasons.add(getattr(problem, "reason", None))
+            mirrors.append(mirrors.pop(0))
         except OSError as problem:
             try:  # Windows does not replace what another process has open: then it is there
-                _read(folder / file.name, file)
+                return _read(path, size, sha256)
             except DataError:
-                raise no_cache(f"{folder / file.name}: {problem.strerror}") from problem
-    return bodies
+                raise problem from None
+    reason = "no mirror reachable" if reasons == {"silent"} else "every download failed"
+    raise DataError("; ".join(tried), reason)
 
 
-class _Arrived(io.BytesIO):
-    """What has come of a file so far, and no more than belongs to it."""
+def _fetch(url: str, output: str, _, mirror: str, size: int) -> None:
+    """One file from one mirror, in limited time and memory; DataError: why it did not come."""
+    if time.monotonic() - _silent_since.get(mirror, -FORGET_SECONDS) < FORGET_SECONDS:
+        raise DataError("it did not answer a moment ago", "silent")
+    problems, answered = [], threading.Event()
+    silent = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
 
-    def __init__(self, size: int):
-        super().__init__()
-        self.limit = size
-
-    def write(self, chunk: bytes) -> int:
-        if self.tell() + len(chunk) > self.limit:
-            raise DataError(f"it is longer than {self.limit:,} bytes")
-        return super().write(chunk)
-
-
-def _fetch(url: str, file: OfficialFile) -> bytes:
-    """One file from one mirror; DataError, or another exception: why it did not come."""
-
-    def look(response: requests.Response, **kwargs) -> None:
-        responses.append(response)
-        # The sum is that of the bytes on their way: nothing is unpacked, whatever the server says.
-        response.raw.headers.discard("Content-Encoding")
+    def look(response: requests.Response, **_) -> None:
+        answered.set()
         if response.is_redirect:
             response.close()  # else its page would be read to the end, and it may have none
-        elif response.ok and int(response.headers.get("Content-Length", 0)) > file.size:
-            raise DataError(f"it is longer than {file.size:,} bytes")
-
-    silent = os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
-    downloader = pooch.HTTPDownloader(
-        progressbar=not silent and sys.stderr is not None and sys.stderr.isatty(),
-        chunk_size=2**14,
-        timeout=TIMEOUT,
-        headers={"Accept-Encoding": "identity"},
-        hooks={"response": look},
-    )
-    problems: list[Exception] = []
-    responses: list[requests.Response] = []
 
     def run() -> None:
         try:
-            downloader(url, arrived, None)
-        except Exception as problem:
+            wishes = {"headers": {"Accept-Encoding": "identity"}, "hooks": {"response": look}}
+            with requests.get(url, stream=True, timeout=10, **wishes) as response:
+                response.raise_for_status()
+                # Not unpacked: the sum is that of the bytes on their way.
+                read = functools.partial(response.raw.read, decode_content=False)
+                while chunk := read(min(2**14, size - arrived.tell())):
+                    bar.update(arrived.write(chunk))
+        except Exception as problem:  # whatever a library makes of what a mirror sends
             problems.append(problem)
-        for response in responses:
-            response.close()
 
-    # In a thread, to memory: no time-out of a socket limits how long a mirror can drip, so that a
-    # download may have to be left behind. It then ends with its next write, as `arrived` is closed.
-    with _Arrived(file.size) as arrived:
+    # In a thread, to memory: no time-out of a socket limits how long a mirror or a name server can
+    # drip. What is left behind ends with its next write, as `arrived` is closed.
+    shown = {"desc": url.rpartition("/")[2], "unit": "B", "unit_scale": True, "leave": False}
+    with tqdm(total=size, disable=silent or None, **shown) as bar, io.BytesIO() as arrived:
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        mark, since = 0, time.monotonic()
+        started = time.monotonic()
         while thread.is_alive():
-            thread.join(0.05)
-            if arrived.tell() >= mark + PROGRESS:
-                mark, since = arrived.tell(), time.monotonic()
-            elif time.monotonic() - since > PATIENCE:
-                problems.append(DataError(f"less than {PROGRESS:,} bytes in {PATIENCE:g} seconds"))
+            thread.join(0.1)  # not in one go: Windows would not heed Ctrl-C
+            allowed = LIMIT_SECONDS + size / SLOWEST if answered.is_set() else PROBE_SECONDS
+            if time.monotonic() - started > allowed:
+                problems.append(TimeoutError(f"more than {allowed:.0f} seconds"))
+                if not answered.is_set():
+                    _silent_since[mirror] = time.monotonic()
                 break
         body = arrived.getvalue()
-    try:
-        return _checked(body, file)
-    except DataError as wrong:
-        raise (problems or [wrong])[0] from None
-
-
-def _keep(path: Path, body: bytes) -> None:
-    # Into a folder of this process's own, and moved in one step: nobody sees a part of a file
-    # under its name, and processes that download at once do not meet.
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        part.write_bytes(body)
-        os.replace(part, path)
-
-
-_silent_since: dict[tuple[str, ...], float] = {}  # mirrors none of which answered, and when
-
-
-def _reachable(mirrors: tuple[str, ...], file: str) -> list[str]:
-    """The mirrors that answer, in order, asked all at once: a dead network costs seconds in all."""
-    now = time.monotonic()
-    recent = [m for m, since in _silent_since.items() if now - since < FORGET_SECONDS]
-    if mirrors in recent:
-        return []
-    answered: set[str] = set()
-
-    def probe(mirror: str) -> None:
-        try:
-            requests.head(mirror + file, timeout=TIMEOUT)
-            answered.add(mirror)  # with whatever status: the download and its sum decide
-        except Exception:  # the libraries have many names for a mirror that cannot be reached
-            pass
-
-    # Daemon threads: a name server that never answers cannot be interrupted, only left behind.
-    threads = [threading.Thread(target=probe, args=(m,), daemon=True) for m in mirrors]
-    for thread in threads:
-        thread.start()
-    # Where another data set's mirrors have just been silent, these have half the time.
-    deadline = now + PROBE_SECONDS / (2 if recent else 1)
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    reachable = [m for m in mirrors if m in answered]
-    if not reachable:
-        _silent_since[mirrors] = now
-    return reachable
+    if body[:99].lstrip().startswith(b"<"):
+        raise DataError("it is a web page, such as a network's request to log in")
+    if not answered.is_set():
+        raise DataError(f"it does not answer ({type(problems[0]).__name__})", "silent")
+    if problems and len(body) < size:
+        raise DataError(repr(problems[0]))
+    Path(output).write_bytes(body)

@@ -38,7 +38,7 @@ def dead():
 
 
 @pytest.fixture
-def own_cache(monkeypatch, tmp_path) -> Path:
+def cache(monkeypatch, tmp_path) -> Path:
     """No test sees the user's settings, cache or proxies, nor the memory of another test."""
     for variable in ("VAELOSS_DATA", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
@@ -48,10 +48,11 @@ def own_cache(monkeypatch, tmp_path) -> Path:
 
 
 @pytest.fixture
-def use(monkeypatch):
+def use(monkeypatch, cache):
     """Let the small stand-ins take MNIST's place, at these mirrors."""
 
     def use(*addresses: str, name: str = "mnist", title: str = "MNIST"):
-        monkeypatch.setitem(sets.SOURCES, name, sets.Source(title, addresses, mirrors.TABLE))
+        source = download.Source(title, addresses, mirrors.TABLE)
+        monkeypatch.setitem(sets.SOURCES, name, source)
 
     return use

@@ -1,6 +1,5 @@
-"""Mirrors on the loopback, small stand-ins for the official files, and faults of a mirror."""
+"""Mirrors on the loopback, and small stand-ins for the official files."""
 
-import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from sumormean.data import sets
-from sumormean.data.download import OfficialFile
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -23,9 +21,9 @@ def idx(array: np.ndarray) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
-def small_files(seed: int = 0) -> dict[str, bytes]:
+def small_files() -> dict[str, bytes]:
     """Stand-ins for the four files: 30 training and 10 test images of random pixels."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     arrays = {
         "train-images-idx3-ubyte.gz": rng.integers(0, 256, (30, 28, 28)),
         "train-labels-idx1-ubyte.gz": rng.integers(0, 10, 30),
@@ -37,43 +35,27 @@ def small_files(seed: int = 0) -> dict[str, bytes]:
 
 FILES = small_files()
 FIRST = "train-images-idx3-ubyte.gz"
-SHAPES = {FIRST: (30, 28, 28), "t10k-images-idx3-ubyte.gz": (10, 28, 28)}
-
-
-def official(name: str, body: bytes) -> OfficialFile:
-    shape = SHAPES.get(name, (30 if "train" in name else 10,))
-    return OfficialFile(name, shape, len(body), hashlib.sha256(body).hexdigest())
-
-
-TABLE = tuple(official(name, body) for name, body in FILES.items())
+TABLE = {name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in FILES.items()}
 
 
 class Mirror:
     """A mirror on the loopback. `answer(handler, body)` replaces how files are sent."""
 
-    def __init__(self, files=FILES, answer=None):
+    def __init__(self, answer=None, files=FILES):
         self.got: list[str] = []
-        mirror = self
+        mirror, answer = self, answer or send
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_HEAD(self):
-                self.send_response(200)
-                self.end_headers()
-
             def do_GET(self):
-                name = self.path.rsplit("/", 1)[-1]
-                mirror.got.append(name)
-                if answer:
-                    answer(self, files[name])
-                else:
-                    send(self, files[name])
+                mirror.got.append(self.path.rsplit("/", 1)[-1])
+                answer(self, files.get(mirror.got[-1], b""))
 
             def log_message(self, *args):
                 pass
 
         class Server(http.server.ThreadingHTTPServer):
             def handle_error(self, request, client_address):
-                pass  # a client that hung up: some tests kill it
+                pass  # a client that hung up, as it should
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/files/"
@@ -84,42 +66,16 @@ class Mirror:
         self.server.server_close()
 
 
-def send(handler, body: bytes, part: float = 1.0, status: int = 200):
+def start(handler, *headers: str, status: str = "200 OK") -> None:
+    """The head of an answer, as it is: nothing that http.server would add."""
+    handler.wfile.write("\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode())
+
+
+def send(handler, body: bytes, part: float = 1.0, status: str = "200 OK"):
     """Send a body, or break the connection after a part of it."""
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
+    start(handler, f"Content-Length: {len(body)}", status=status)
     handler.wfile.write(body[: int(part * len(body))])
     handler.wfile.flush()
-
-
-def refuse(handler, body):
-    send(handler, b"gone", status=503)
-
-
-def html(handler, body):
-    send(handler, b"<!DOCTYPE html><title>Welcome to the hotel</title>")
-
-
-def other_bytes(handler, body):
-    send(handler, gzip.compress(b"something else"))
-
-
-def broken(handler, body):
-    send(handler, body, part=0.5)
-
-
-def without_length(handler, body):
-    """Half of the file, and no Content-Length that would tell."""
-    handler.send_response(200)
-    handler.end_headers()
-    handler.wfile.write(body[: len(body) // 2])
-
-
-def loop(handler, body):
-    handler.send_response(302)
-    handler.send_header("Location", handler.path)
-    handler.end_headers()
 
 
 def fill(folder: Path, files=FILES) -> Path:
@@ -131,15 +87,12 @@ def fill(folder: Path, files=FILES) -> Path:
 
 def check_small(dataset):
     assert dataset.name == "mnist"
-    for x, y, n in (
-        (dataset.x_train, dataset.y_train, 30),
-        (dataset.x_test, dataset.y_test, 10),
-    ):
+    parts = ((dataset.x_train, dataset.y_train, 30), (dataset.x_test, dataset.y_test, 10))
+    for x, y, n in parts:
         assert (x.shape, x.dtype, y.shape, y.dtype) == ((n, 28, 28), np.float32, (n,), np.int64)
     raw = np.frombuffer(gzip.decompress(FILES[FIRST])[16:], np.uint8).reshape(30, 28, 28)
     assert np.array_equal(dataset.x_train, raw / np.float32(255))
-    labels = gzip.decompress(FILES["t10k-labels-idx1-ubyte.gz"])[8:]
-    assert dataset.y_test.tolist() == list(labels)
+    assert dataset.y_test.tolist() == list(gzip.decompress(FILES["t10k-labels-idx1-ubyte.gz"])[8:])
 
 
 def check_complete(folder: Path):
@@ -149,7 +102,7 @@ def check_complete(folder: Path):
 
 def environment() -> dict[str, str]:
     """For another process, which imports the package that is tested here; without the settings that
-    the fixture `own_cache` has removed."""
+    the fixture `cache` has removed."""
     return {**os.environ, "PYTHONPATH": str(Path(sets.__file__).parents[2])}
 
 
@@ -158,25 +111,19 @@ import json, sys
 from pathlib import Path
 from sumormean.data import download, sets
 
-cache, mirrors, table = json.load(sys.stdin)
+cache, mirrors, table, fallback, download.PROBE_SECONDS = json.load(sys.stdin)
 download.cache_folder = lambda: Path(cache)
-table = tuple(download.OfficialFile(name, tuple(shape), *rest) for name, shape, *rest in table)
-sets.SOURCES["mnist"] = sets.Source("MNIST", tuple(mirrors), table)
-print(int(sets.load("mnist").y_train.sum()))
+sets.SOURCES["mnist"] = download.Source("MNIST", tuple(mirrors), table)
+print(int(sets.load("mnist", fallback).y_train.sum()))
 """
 
 
-def child(cache: Path, *mirrors: Mirror) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    table = [dataclasses.astuple(file) for file in TABLE]
-    process.stdin.write(json.dumps([str(cache.parent), [m.url for m in mirrors], table]))
+def child(cache: Path, *urls: str, fallback=None, probe=20.0) -> subprocess.Popen:
+    """A process that loads MNIST and prints the sum of its training labels."""
+    piped = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", CHILD]
+    process = subprocess.Popen(command, text=True, env=environment(), **piped)
+    process.stdin.write(json.dumps([str(cache.parent), urls, TABLE, fallback, probe]))
     process.stdin.close()
     process.stdin = None
     return process
