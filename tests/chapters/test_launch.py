@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -41,7 +42,8 @@ def test_every_notebook_starts_with_the_same_few_lines():
     assert len(set(heads.values())) == 1, "copy the first chapter's, then run make stamp"
     assert len(heads["the-symptom"].splitlines()) <= 9
     assert re.fullmatch(
-        r"(git\+https://github\.com/[\w.-]+/[\w.-]+)?", launch_buttons.stamp(NOTEBOOKS[0])
+        r"(vaeloss\[book\] @ git\+https://github\.com/[\w.-]+/[\w.-]+)?",
+        launch_buttons.stamp(NOTEBOOKS[0]),
     )
 
 
@@ -79,11 +81,16 @@ def test_stamp_changes_one_line_and_back(tmp_path, capsys):
     for path, content in originals.items():
         path.write_bytes(content)
         stamping.set_stamp(path, "")
+    project = tmp_path / "pyproject.toml"
+    project.write_bytes((ROOT / "pyproject.toml").read_bytes())
+    without = stamping.set_urls(project.read_text(encoding="utf-8"), None)
     unstamped = {path: path.read_text(encoding="utf-8").splitlines() for path in originals}
     git(tmp_path, "init")
     git(tmp_path, "remote", "add", "origin", "git@github.com:someone/sum-or-mean.git")
     stamping.main(tmp_path)
     assert f"3 notebooks stamped with {ADDRESS}" in capsys.readouterr().out
+    urls = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["urls"]
+    assert urls == {"Repository": "https://github.com/someone/sum-or-mean"}
     for path, before in unstamped.items():
         after = path.read_text(encoding="utf-8").splitlines()
         [(old, new)] = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
@@ -92,6 +99,7 @@ def test_stamp_changes_one_line_and_back(tmp_path, capsys):
     git(tmp_path, "remote", "set-url", "origin", "https://gitlab.com/someone/sum-or-mean.git")
     stamping.main(tmp_path)
     assert "stamped with nothing" in capsys.readouterr().out
+    assert project.read_text(encoding="utf-8") == without
     for path, before in unstamped.items():
         assert path.read_text(encoding="utf-8").splitlines() == before
 
