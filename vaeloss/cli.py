@@ -41,8 +41,6 @@ def dispatch(
 
 def audit_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``vaeloss audit``."""
-    from vaeloss.audit import RECONSTRUCTIONS
-
     parser.add_argument(
         "loss", metavar="module:function", help="a function of (x, x_hat, mu, log_var)"
     )
@@ -51,7 +49,7 @@ def audit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--latent", type=int, required=True, metavar="M", help="number of latents")
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="default: 64")
-    parser.add_argument("--likelihood", choices=RECONSTRUCTIONS, help="default: recognise it")
+    parser.add_argument("--likelihood", help="gaussian, bernoulli-logits …; default: recognise it")
 
 
 def audit(args: argparse.Namespace) -> int:
@@ -104,11 +102,12 @@ def _imported(name: str) -> Callable:
 
 def threshold_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``vaeloss threshold``."""
-    from vaeloss.collapse import LIKELIHOODS
-
     parser.add_argument("data", help=".npy file with an array (samples, pixels...)")
-    parser.add_argument("--likelihood", choices=LIKELIHOODS, default="bernoulli")
-    parser.add_argument("--sigma2", type=float, default=1.0, help="variance of 'gaussian'")
+    parser.add_argument(
+        "--likelihood",
+        default="bernoulli",
+        help="gaussian, gaussian(0.5) with that variance, poisson, negative-binomial(10) …",
+    )
     parser.add_argument(
         "--loss-beta",
         type=float,
@@ -127,7 +126,7 @@ def threshold(args: argparse.Namespace) -> int:
         x = np.load(args.data, mmap_mode="r", allow_pickle=False)
         if not isinstance(x, np.ndarray):
             raise ValueError("expected a .npy file with one array, got an archive")
-        beta_star = collapse_threshold(x, args.likelihood, args.sigma2)
+        beta_star = collapse_threshold(x, args.likelihood)
     except (OSError, ValueError) as error:
         print(f"threshold: {args.data}: {error}", file=sys.stderr)
         return 2

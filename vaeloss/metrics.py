@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from vaeloss.likelihoods import kl_standard_normal
+from vaeloss.likelihoods import Likelihood, as_likelihood, kl_standard_normal
 
 
 class VAE(Protocol):
@@ -208,34 +208,45 @@ def output_spread(x_hat: np.ndarray | Tensor, x: np.ndarray | Tensor) -> float:
     return float(spread[0] / spread[1])
 
 
-def constant_image_nll(x: np.ndarray | Tensor, likelihood: str, x_train=None) -> float:
+def constant_image_nll(
+    x: np.ndarray | Tensor, likelihood: Likelihood | str, x_train: np.ndarray | Tensor | None = None
+) -> float:
     """NLL in nats per image of the best decoder that ignores z: the level of a collapsed VAE.
-
-    For both likelihoods the best constant is the mean image; of ``x_train`` if given, else of x.
 
     Parameters
     ----------
-    likelihood : str
-        "bernoulli" (pixels in [0, 1]), or "gaussian" with sigma2 = 1, without its constant, i.e.
-        half the summed squared error.
+    x : array or Tensor, shape (N, ...)
+        In the range that the likelihood needs.
+    likelihood : Likelihood or str
+        As in ``collapse_threshold``, with a mean or a median for output. What depends on neither
+        pixels nor outputs is left out, as losses do: "gaussian" gives half the summed squared
+        error.
+    x_train : array or Tensor, optional
+        Whose mean image (median image, for "laplace") is decoded; default: that of x.
+
+    Raises
+    ------
+    ValueError
+        The likelihood is unknown, or its output is neither mean nor median.
 
     Examples
     --------
     >>> constant_image_nll(torch.tensor([[0.0], [1.0]]), "bernoulli")  # log 2
     0.693...
     """
+    likelihood = as_likelihood(likelihood)
+    if "mean" not in likelihood.forms or likelihood.outputs > 1:
+        raise ValueError(f"the best constant under {likelihood} is neither a mean nor a median")
     x = torch.as_tensor(x).flatten(1).double()
-    mean = x.mean(0) if x_train is None else torch.as_tensor(x_train).flatten(1).double().mean(0)
-    if likelihood == "gaussian":
-        return 0.5 * (x - mean).square().sum(1).mean().item()
-    if likelihood != "bernoulli":
-        raise ValueError(f"unknown likelihood {likelihood!r}: use 'bernoulli' or 'gaussian'")
-    p = x.mean(0)
-    # xlogy(0, 0) = 0: a pixel that never fires costs nothing; one that fires in x but never in
-    # x_train would cost infinitely much, so the mean is kept inside (0, 1) by one part in 10^7.
+    train = x if x_train is None else torch.as_tensor(x_train).flatten(1).double()
+    constant = train.median(0).values if likelihood.median_scale else train.mean(0)
     if x_train is not None:
-        mean = mean.clamp(1e-7, 1 - 1e-7)
-    return -(torch.xlogy(p, mean) + torch.xlogy(1 - p, 1 - mean)).sum().item()
+        # A pixel that fires in x but never in x_train would cost infinitely much, so the mean is
+        # kept off the ends of the support by one part in 10^7.
+        low, high = likelihood.support
+        constant = constant.clamp(low + 1e-7, high - 1e-7)
+    terms = likelihood.with_link("mean").per_value(x, constant.expand_as(x))
+    return (terms - likelihood.constant).sum(1).mean().item()
 
 
 def _batches(model: VAE, x: np.ndarray | Tensor, size: int = 1000) -> Iterator[Tensor]:

@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, fields
 from sumormean.catalogue import losses
 from sumormean.data import bundled
 from vaeloss.audit import Audit, QuantiserAudit, audit_loss, audit_quantiser
+from vaeloss.likelihoods import as_likelihood
 
 
 class CatalogueError(ValueError):
@@ -105,14 +106,14 @@ class Implementation:
 
     def agrees(self, audit: Audit | QuantiserAudit, rel_tol: float = 1e-4) -> bool:
         """Does an audit say what the block says? The tolerance is the auditor's own."""
-        if audit.likelihood != (self.likelihood if self.c is not None else None):
+        if audit.likelihood != (as_likelihood(self.likelihood) if self.c is not None else None):
             return False
-        pairs = [("c", audit.scale)]
+        pairs = [("c", audit.c)]
         names = ["codebook", "commitment"] if self.quantises else ["beta"]
         pairs += [(name, getattr(audit, name)) for name in names]
         if not self.quantises and audit.sigma2 is not None and self.sigma2 is not None:
             pairs.append(("sigma2", audit.sigma2))
-        refused = self.refused is None or any(self.refused in note for note in audit.notes)
+        refused = self.refused is None or audit.has(self.refused)
         return refused and all(_same(self.expected(name), found, rel_tol) for name, found in pairs)
 
 

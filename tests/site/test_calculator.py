@@ -15,7 +15,7 @@ from torch.distributions import ContinuousBernoulli
 
 from sumormean.data import DataError, load
 from vaeloss.audit import audit_loss
-from vaeloss.collapse import LIKELIHOODS, collapse_threshold, information_budget
+from vaeloss.collapse import collapse_threshold, information_budget
 
 SCRIPT = (site_check.ROOT / "book" / "_static" / "calculator.js").read_text(encoding="utf-8")
 DATA = json.loads(re.search(r"/\* data \*/ (.*?) /\* end \*/", SCRIPT, flags=re.DOTALL)[1])
@@ -28,7 +28,7 @@ def test_its_thresholds_and_budgets_are_those_of_the_data(name):
         x = load(name).x_train
     except DataError:
         pytest.skip(f"{name} is not on this machine and cannot be downloaded")
-    for likelihood in LIKELIHOODS:
+    for likelihood in list(DATA[name])[1:]:
         threshold, budget = DATA[name][likelihood]
         assert np.isclose(threshold, collapse_threshold(x, likelihood), rtol=1e-6), likelihood
         expected = information_budget(x, likelihood)
@@ -132,7 +132,7 @@ def test_c_beta_and_sigma2_are_the_auditors(answers):
         )
         assert math.isfinite(audit.beta), (s, audit)
         # the auditor is right to 1e-4
-        assert np.isclose(float(answer["c"]), audit.scale, rtol=1e-4, atol=0), s
+        assert np.isclose(float(answer["c"]), audit.c, rtol=1e-4, atol=0), s
         assert np.isclose(float(answer["beta"]), audit.beta, rtol=1e-4, atol=0), s
         if s["likelihood"] in ("squared", "half-squared"):
             assert np.isclose(float(answer["sigma2"]), audit.sigma2, rtol=1e-4, atol=0), s
@@ -209,9 +209,9 @@ def test_the_lines_it_offers_are_the_negative_elbo(answers, likelihood, framewor
         sigma2 = {"squared": spread**2, "half-squared": spread**2}.get(
             likelihood, 1 if logits else math.exp(0.3)
         )
-        assert audit.likelihood == (likelihood + logits if logits else "gaussian"), audit
+        assert str(audit.likelihood) == (likelihood + logits if logits else "gaussian"), audit
         # β is measured against variance 1: weighting the KL is choosing σ²
-        assert np.isclose(audit.scale, 1 / sigma2, rtol=1e-4)
+        assert np.isclose(audit.c, 1 / sigma2, rtol=1e-4)
         assert np.isclose(audit.beta, sigma2, rtol=1e-4)
         note = re.search(r"# what you have now.*: (.*)", code)
         if note and likelihood.endswith("squared"):

@@ -19,7 +19,7 @@ def test_the_losses_weigh_what_the_chapter_says(loss, side, latent_dim):
         return scale.reduced_loss(loss)(x, torch.logit(x_hat), mu, log_var)
 
     found = audit_loss(of_probabilities, data_shape=(side, side), latent_dim=latent_dim)
-    assert found.likelihood == "bernoulli"
+    assert str(found.likelihood) == "bernoulli"
     assert found.beta == pytest.approx(scale.loss_beta(loss, side**2, latent_dim), rel=1e-3)
 
 

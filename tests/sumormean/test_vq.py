@@ -89,11 +89,11 @@ def test_weights_are_found(c, alpha, beta, kind, shape, m):
         return c * (nll.sum(1) + quantiser).mean()
 
     audit = audit_quantiser(weighted, data_shape=shape, latent_dim=m, batch_size=7)
-    assert audit.likelihood == kind
-    assert audit.scale == pytest.approx(c, rel=1e-4)
+    assert str(audit.likelihood) == kind
+    assert audit.c == pytest.approx(c, rel=1e-4)
     assert audit.codebook == pytest.approx(alpha, rel=1e-4)
     assert audit.commitment == pytest.approx(beta, rel=1e-4)
-    assert audit.notes == ()
+    assert audit.findings == ()
 
 
 def test_what_is_no_squared_distance_has_no_weight():
@@ -102,7 +102,7 @@ def test_what_is_no_squared_distance_has_no_weight():
 
     audit = audit_quantiser(absolute, data_shape=(12,), latent_dim=3)
     assert math.isnan(audit.codebook)
-    assert "the codebook term is not a squared distance" in audit.notes
+    assert [found.code for found in audit.findings][:1] == ["not-squared"]
 
 
 def test_a_loss_that_fails_is_named():

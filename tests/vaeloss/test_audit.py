@@ -3,9 +3,9 @@
 `c` and `beta` of every loss below are written down by hand from its formula, never measured.
 """
 
+import json
 import math
 import os
-import re
 import subprocess
 import sys
 
@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributions
 
-from vaeloss.audit import Audit, AuditError, audit_loss
+from vaeloss.audit import Audit, AuditError, Finding, audit_loss
+from vaeloss.audit.findings import SENTENCES
 from vaeloss.likelihoods import (
     bernoulli_nll,
     continuous_bernoulli_nll,
+    gaussian,
     gaussian_nll,
     kl_standard_normal,
 )
@@ -222,11 +224,12 @@ LOSSES = {
 
 
 def check(audit: Audit, likelihood, c, beta):
-    assert audit.likelihood == likelihood, audit
-    assert audit.scale == pytest.approx(c, rel=1e-4, abs=0), audit
+    assert str(audit.likelihood) == likelihood, audit
+    assert audit.c == pytest.approx(c, rel=1e-4, abs=0), audit
     assert audit.beta == pytest.approx(beta, rel=1e-4, abs=0), audit
     assert audit.sigma2 == (audit.beta if likelihood.startswith("gaussian") else None)
-    assert audit.residual <= 1e-4
+    assert audit.kl_weight == pytest.approx(c * beta, rel=1e-4, abs=1e-300)
+    assert audit.residual <= 1e-4 and audit.reached == 1
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -286,49 +289,81 @@ def test_any_reductions_and_weights(
     c = w_x * unit * size_x(math.prod(shape), b)
     check(audit, likelihood, c, w_z * size_z(m, b) / c)
     same_reduction = ("batch sum" in reduce_x) == ("batch sum" in reduce_z)
-    assert any("β depends on the batch" in note for note in audit.notes) == (not same_reduction)
+    assert audit.has("beta-depends-on-batch") == (not same_reduction)
 
 
-# --- notes ---------------------------------------------------------------------------------------
+# --- findings ------------------------------------------------------------------------------------
 
 
-def notes(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B, **kwargs):
+def findings(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B, **kwargs):
     audit = audit_loss(
         loss_fn, data_shape=data_shape, latent_dim=latent_dim, batch_size=batch_size, **kwargs
     )
-    return " / ".join(audit.notes)
+    return {found.code: found.data for found in audit.findings}
 
 
 @pytest.mark.parametrize(
-    ("name", "note"),
+    ("name", "code", "data"),
     [
-        ("mean MSE + KL", "β = D/2: squared error without ½, mean over pixels; KL, sum"),
-        ("half SSE + KL", "β = 1: the negative ELBO"),
-        ("both divided by D", "β = 1: the negative ELBO"),
-        ("mean BCE + mean KL", "β = D/M"),
-        ("mean MSE + mean KL", r"β = D/\(2M\)"),
-        ("BCE + mean KL", "β = 1/M"),
-        ("Keras BCE, last axis", "β = 2: reconstruction, mean over the last axis only"),
-        ("mean MSE, KL summed over the batch", r"β = B·D/2.*β depends on the batch size"),
+        ("mean MSE + KL", "reductions", {"formula": "D/2", "pixels": "mean over pixels"}),
+        ("half SSE + KL", "elbo", {}),
+        ("both divided by D", "elbo", {}),
+        ("both divided by D", "learning-rate", {"factor": pytest.approx(1 / D)}),
+        ("mean BCE + mean KL", "reductions", {"formula": "D/M", "latents": "mean over latents"}),
+        ("mean MSE + mean KL", "reductions", {"formula": "D/(2M)"}),
+        ("BCE + mean KL", "reductions", {"formula": "1/M"}),
+        ("BCE + mean KL", "multiply-kl", {"factor": pytest.approx(M)}),
+        ("Keras BCE, last axis", "reductions", {"formula": "2"}),
+        ("mean MSE, KL summed over the batch", "reductions", {"formula": "B·D/2"}),
+        ("mean MSE, KL summed over the batch", "beta-depends-on-batch", {}),
         (
             "KL batch sum, error batch mean",
-            "reconstruction is averaged .* KL summed over the batch",
+            "beta-depends-on-batch",
+            {"kl": "summed over the batch"},
         ),
-        ("a nominal batch size", "a number that is not the batch's size"),
-        ("SSE + KL, batch sum", "summed over the batch: c depends on the batch size, β does not"),
-        ("both divided by B twice", "c depends on the batch size, β does not"),
-        ("no KL", "no KL"),
-        ("KL with the wrong sign", "β is negative"),
-        ("clipped BCE", "clipped at about 1e-07.* 16.1 nats and has no gradient"),
+        ("a nominal batch size", "beta-depends-on-batch", {}),
+        ("SSE + KL, batch sum", "c-depends-on-batch", {"both": "summed over the batch"}),
+        ("both divided by B twice", "c-depends-on-batch", {}),
+        ("no KL", "no-kl", {}),
+        ("KL with the wrong sign", "negative-beta", {}),
+        ("clipped BCE", "clipped", {"nats": pytest.approx(16.1, abs=0.1)}),
     ],
 )
-def test_notes(name, note):
-    assert re.search(note, notes(LOSSES[name][0]))
+def test_findings(name, code, data):
+    found = findings(LOSSES[name][0])
+    assert code in found and {key: found[code][key] for key in data} == data
+
+
+def test_every_finding_has_a_sentence_and_can_be_stored():
+    for loss_fn, *_ in LOSSES.values():
+        audit = audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B)
+        for found in audit.findings:
+            assert found.sentence == SENTENCES[found.code].format(**found.data)
+            assert json.loads(json.dumps(found.data)) == found.data
 
 
 def test_a_plain_elbo_has_nothing_to_say_but_that():
     audit = audit_loss(LOSSES["BCE + KL"][0], data_shape=SHAPE, latent_dim=M)
-    assert audit.notes == ("β = 1: the negative ELBO, up to the factor c",)
+    assert [found.code for found in audit.findings] == ["elbo"]
+
+
+def test_what_to_change_comes_last():
+    printed = str(audit_loss(LOSSES["mean MSE + KL"][0], data_shape=SHAPE, latent_dim=M))
+    names = [line.split()[0] for line in printed.splitlines()[1:]]
+    assert names[-2:] == ["change", "change"] and "change" not in names[:-2]
+    assert f"multiply the KL by {2 / D:.6g}" in printed
+
+
+def test_a_change_that_is_followed_gives_beta_one():
+    loss_fn = LOSSES["mean MSE + mean KL"][0]
+    factor = findings(loss_fn)["multiply-kl"]["factor"]
+
+    def mended(x, x_hat, mu, log_var):
+        prior = torch.zeros_like(mu)
+        reconstruction = loss_fn(x, x_hat, prior, prior)
+        return reconstruction + factor * (loss_fn(x, x_hat, mu, log_var) - reconstruction)
+
+    assert audit_loss(mended, data_shape=SHAPE, latent_dim=M).beta == pytest.approx(1)
 
 
 def monte_carlo(x, x_hat, mu, log_var):
@@ -341,7 +376,7 @@ def monte_carlo(x, x_hat, mu, log_var):
 def test_a_monte_carlo_kl_is_recognised_and_weighed():
     audit = audit_loss(monte_carlo, data_shape=SHAPE, latent_dim=M)
     check(audit, "gaussian", 1, 0.3)
-    assert "Monte Carlo KL" in " ".join(audit.notes)
+    assert audit.has("kl-sampled")
 
 
 def test_a_monte_carlo_kl_summed_over_the_batch():
@@ -352,7 +387,7 @@ def test_a_monte_carlo_kl_summed_over_the_batch():
         batch_size=B,
     )
     check(audit, "gaussian", 2, 0.3 * B / 2)
-    assert "β depends on the batch size" in " ".join(audit.notes)
+    assert audit.has("beta-depends-on-batch")
 
 
 def test_a_monte_carlo_kl_summed_over_a_large_batch():
@@ -363,7 +398,7 @@ def test_a_monte_carlo_kl_summed_over_a_large_batch():
         batch_size=256,
     )
     assert audit.beta == pytest.approx(0.15, rel=1e-4)
-    assert audit.scale == pytest.approx(512, rel=1e-4)
+    assert audit.c == pytest.approx(512, rel=1e-4)
 
 
 # --- losses that have no β: refused, with the reason ---------------------------------------------
@@ -371,74 +406,78 @@ def test_a_monte_carlo_kl_summed_over_a_large_batch():
 KL_UNKNOWN = {  # the reconstruction is fine: c is known, β is not
     "log sigma": (
         lambda mu, s: 0.5 * (mu**2 + (2 * s).exp() - 1 - 2 * s).sum(1),
-        "written for log σ but is given log σ²",
+        "kl-of-log-sigma",
     ),
-    "free bits": (lambda mu, lv: kl(mu, lv).clamp(min=0.5).sum(1), "free bits"),
-    "capacity": (lambda mu, lv: (kl(mu, lv).sum(1).mean() - 3).abs(), "changes with its size"),
-    "squared": (lambda mu, lv: kl(mu, lv).sum(1).mean() ** 2, "changes with its size"),
-    "only mu": (lambda mu, lv: 0.5 * (mu**2).sum(1), "ignores log_var"),
-    "only log_var": (lambda mu, lv: 0.5 * (lv.exp() - 1 - lv).sum(1), "ignores mu"),
-    "another prior": (lambda mu, lv: kl(mu - 1, lv).sum(1), "not those of a KL"),
+    "free bits": (lambda mu, lv: kl(mu, lv).clamp(min=0.5).sum(1), "kl-unknown"),
+    "capacity": (lambda mu, lv: (kl(mu, lv).sum(1).mean() - 3).abs(), "kl-weight-varies"),
+    "squared": (lambda mu, lv: kl(mu, lv).sum(1).mean() ** 2, "kl-weight-varies"),
+    "only mu": (lambda mu, lv: 0.5 * (mu**2).sum(1), "kl-ignores-log-var"),
+    "only log_var": (lambda mu, lv: 0.5 * (lv.exp() - 1 - lv).sum(1), "kl-ignores-mu"),
+    "another prior": (lambda mu, lv: kl(mu - 1, lv).sum(1), "kl-unknown"),
     "weights per latent": (
         lambda mu, lv: (kl(mu, lv) * torch.arange(1.0, M + 1)).sum(1),
-        "not those of a KL",
+        "kl-unknown",
     ),
-    "missing log": (lambda mu, lv: 0.5 * (mu**2 + lv.exp()).sum(1), "not those of a KL"),
+    "missing log": (lambda mu, lv: 0.5 * (mu**2 + lv.exp()).sum(1), "kl-unknown"),
     "noise on mu": (
         lambda mu, lv: kl(mu + torch.randn_like(mu), lv).sum(1),
-        "not those of a sampled KL",
+        "kl-random",
     ),
     "noise alone": (
-        lambda mu, lv: (mu * torch.randn_like(mu)).sum(1), "change from call to call",
+        lambda mu, lv: (mu * torch.randn_like(mu)).sum(1), "kl-random",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", KL_UNKNOWN)
 def test_an_unknown_kl_gives_c_but_no_beta(name):
-    wrong_kl, note = KL_UNKNOWN[name]
+    wrong_kl, code = KL_UNKNOWN[name]
     audit = audit_loss(
         lambda x, p, mu, lv: sse(x, p).mean() + wrong_kl(mu, lv).mean(),
         data_shape=SHAPE,
         latent_dim=M,
         batch_size=B,
     )
-    assert audit.likelihood == "gaussian" and audit.scale == pytest.approx(2, rel=1e-4)
+    assert audit.likelihood == gaussian() and audit.c == pytest.approx(2, rel=1e-4)
     assert math.isnan(audit.beta) and audit.sigma2 is None and audit.residual > 1e-4
-    assert note in " ".join(audit.notes)
+    assert audit.has(code), audit
 
 
 RECONSTRUCTION_UNKNOWN = {
-    "log MSE": (lambda x, p: 6 * F.mse_loss(p, x).log(), "changes with the size of the error"),
-    "RMSE": (lambda x, p: F.mse_loss(p, x).sqrt(), "changes with the size of the error"),
-    "log MSE per sample": (lambda x, p: sse(x, p).log(), "none of gaussian"),
-    "L1 + L2": (lambda x, p: F.mse_loss(p, x) + F.l1_loss(p, x), "none of gaussian"),
-    "cosine": (lambda x, p: -F.cosine_similarity(x.flatten(1), p.flatten(1)), "none of gaussian"),
-    "half of the pixels": (lambda x, p: F.mse_loss(p[:, :1], x[:, :1]), "none of gaussian"),
-    "one sample": (lambda x, p: F.mse_loss(p[:1], x[:1]), "none of gaussian"),
+    "log MSE": (lambda x, p: 6 * F.mse_loss(p, x).log(), "reconstruction-weight-varies"),
+    "RMSE": (lambda x, p: F.mse_loss(p, x).sqrt(), "reconstruction-weight-varies"),
+    "log MSE per sample": (lambda x, p: sse(x, p).log(), "reconstruction-unknown"),
+    "L1 + L2": (lambda x, p: F.mse_loss(p, x) + F.l1_loss(p, x), "reconstruction-unknown"),
+    "cosine": (
+        lambda x, p: -F.cosine_similarity(x.flatten(1), p.flatten(1)),
+        "reconstruction-unknown",
+    ),
+    "half of the pixels": (lambda x, p: F.mse_loss(p[:, :1], x[:, :1]), "reconstruction-unknown"),
+    "one sample": (lambda x, p: F.mse_loss(p[:1], x[:1]), "reconstruction-unknown"),
     "per-pixel variance": (
         lambda x, p: gaussian_nll(x, p, torch.linspace(0.1, 1, D, dtype=x.dtype).view(SHAPE)),
-        "none of gaussian",
+        "reconstruction-unknown",
     ),
-    "x_hat with itself": (lambda x, p: sse(p, p.roll(1, 0)), "ignores x"),
-    "nothing": (lambda x, p: torch.zeros(len(x)), "no reconstruction term"),
-    "detached": (lambda x, p: sse(x, p.detach()), "look for .detach()"),
-    "noise": (lambda x, p: sse(x, p + 0.1 * torch.randn_like(p)), "random"),
+    "x_hat with itself": (lambda x, p: sse(p, p.roll(1, 0)), "x-ignored"),
+    "nothing": (lambda x, p: torch.zeros(len(x)), "no-reconstruction"),
+    "detached": (lambda x, p: sse(x, p.detach()), "x-hat-detached"),
+    "noise": (lambda x, p: sse(x, p + 0.1 * torch.randn_like(p)), "reconstruction-random"),
 }
 
 
 @pytest.mark.parametrize("name", RECONSTRUCTION_UNKNOWN)
 def test_an_unknown_reconstruction_gives_no_number(name):
-    wrong, note = RECONSTRUCTION_UNKNOWN[name]
+    wrong, code = RECONSTRUCTION_UNKNOWN[name]
     audit = audit_loss(
         lambda x, p, mu, lv: wrong(x, p).mean() + kl(mu, lv).sum(1).mean(),
         data_shape=SHAPE,
         latent_dim=M,
         batch_size=B,
     )
-    assert audit.likelihood is None and math.isnan(audit.scale) and math.isnan(audit.beta)
+    assert audit.likelihood is None and math.isnan(audit.c) and math.isnan(audit.beta)
     assert audit.sigma2 is None and audit.residual > 1e-4
-    assert note in " ".join(audit.notes)
+    assert audit.kl_weight == pytest.approx(1, rel=1e-4)  # known all the same
+    assert audit.has(code), audit
 
 
 def test_an_annealed_weight_is_not_mistaken_for_a_constant_one():
@@ -448,22 +487,22 @@ def test_an_annealed_weight_is_not_mistaken_for_a_constant_one():
         data_shape=SHAPE,
         latent_dim=M,
     )
-    assert math.isnan(audit.beta) and "an annealed weight?" in " ".join(audit.notes)
+    assert math.isnan(audit.beta) and audit.has("kl-random")
 
 
 def test_low_precision_is_refused_but_not_accused_of_ignoring_x():
-    text = notes(lambda x, p, mu, lv: F.mse_loss(p.bfloat16(), x.bfloat16()), (784,))
-    assert "ignores x" not in text and "none of gaussian" in text
+    found = findings(lambda x, p, mu, lv: F.mse_loss(p.bfloat16(), x.bfloat16()), (784,))
+    assert "x-ignored" not in found and "reconstruction-unknown" in found
 
 
 def test_a_detached_kl_is_no_kl_and_says_so():
-    text = notes(lambda x, p, mu, lv: sse(x, p) + kl(mu, lv).sum(1).detach())
-    assert "the gradient does not: look for .detach()" in text
+    found = findings(lambda x, p, mu, lv: sse(x, p) + kl(mu, lv).sum(1).detach())
+    assert "posterior-detached" in found
 
 
 def test_insisting_on_the_wrong_likelihood_names_the_right_one():
-    text = notes(LOSSES["BCE of logits"][0], likelihood="bernoulli")
-    assert "not 'bernoulli' but 'bernoulli-logits'" in text
+    found = findings(LOSSES["BCE of logits"][0], likelihood="bernoulli")
+    assert found["other-likelihood"] == {"asked": "bernoulli", "found": "bernoulli-logits"}
 
 
 def test_insisting_on_the_right_likelihood_changes_nothing():
@@ -480,7 +519,23 @@ def test_a_batch_size_written_into_the_loss():
         batch_size=B,
     )
     check(audit, "gaussian", 2 / D, D / 2)
-    assert f"works at batch size {B} only" in " ".join(audit.notes)
+    assert audit.has("one-batch-size")
+
+
+def test_a_loss_that_differentiates_inside_is_audited():
+    def loss_fn(x, x_hat, mu, log_var):
+        [slope] = torch.autograd.grad(x_hat.sum(), x_hat, create_graph=True)
+        return sse(x, x_hat) + 0 * slope.sum() + kl(mu, log_var).sum(1)
+
+    check(audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M), "gaussian", 2, 0.5)
+
+
+def test_a_binomial_is_audited_where_it_is_asked_for():
+    """Of 8-bit pixels a summed cross-entropy is 1/255 of a likelihood."""
+    audit = audit_loss(
+        LOSSES["BCE + KL"][0], data_shape=SHAPE, latent_dim=M, likelihood="binomial(255)"
+    )
+    check(audit, "binomial(255)", 1 / 255, 255)
 
 
 # --- losses that cannot be probed ----------------------------------------------------------------
@@ -518,7 +573,7 @@ def test_an_unusable_loss_is_one_clear_error(loss_fn, message):
         ({"latent_dim": 0}, "latent_dim=0"),
         ({"latent_dim": 1.5}, "latent_dim=1.5"),
         ({"batch_size": -1}, "batch_size=-1"),
-        ({"likelihood": "poisson"}, "unknown likelihood 'poisson': use one of gaussian"),
+        ({"likelihood": "huber"}, "unknown likelihood 'huber': use one of gaussian"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -551,7 +606,8 @@ def test_it_works_under_no_grad_and_leaves_the_global_generator_alone():
 def test_both_faces_show_the_numbers_and_escape_the_notes():
     audit = audit_loss(LOSSES["mean MSE + KL"][0], data_shape=(28, 28), latent_dim=2)
     assert "392" in str(audit) and "392" in audit._repr_html_() and "gaussian" in str(audit)
-    refused = Audit(None, math.nan, math.nan, None, 0.5, ("a < b",), 64)
+    found = (Finding("no-kl", "a < b"),)
+    refused = Audit(None, math.nan, math.nan, None, math.nan, 1.0, 0.5, found, 64)
     assert "unknown" in str(refused) and "a &lt; b" in refused._repr_html_()
 
 

@@ -4,14 +4,15 @@ A loss is written c · [NLL + β · KL]: NLL summed over the pixels, KL over the
 over the batch; c is a gradient scale, β the weight that changes the model.
 """
 
+from vaeloss.audit.evidence import AuditError
+from vaeloss.audit.findings import Finding
 from vaeloss.audit.loss import Audit, audit_loss
-from vaeloss.audit.probe import RECONSTRUCTIONS, AuditError
 from vaeloss.audit.quantiser import QuantiserAudit, audit_quantiser
 
 __all__ = [
-    "RECONSTRUCTIONS",
     "Audit",
     "AuditError",
+    "Finding",
     "QuantiserAudit",
     "audit_loss",
     "audit_quantiser",

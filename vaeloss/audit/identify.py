@@ -1,31 +1,27 @@
-"""What each term of a probed loss is: its likelihood, its weight, or why it has none."""
+"""Evidence → what each term is: its likelihood, its weight, or why it has none. Calls no loss."""
 
 import math
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
-from vaeloss.audit.probe import (
-    RECONSTRUCTIONS,
-    VANISHING,
-    Probe,
-    Prober,
-    fit,
-    kl_gradient,
-    reconstruction_gradient,
-)
+from vaeloss.audit.evidence import Evidence, Inputs, Probe
+from vaeloss.audit.findings import Finding, finding
+from vaeloss.likelihoods import Likelihood, recognisable
 
 TOLERANCE = 1e-4  # largest residual of a term that counts as known; it bounds its weight's error
+FIRST = 4096  # values on which a likelihood is recognised; it is then fitted on all
 
 
 @dataclass
 class Term:
     """One term of the loss, its weight on the sum over one sample, and how well that fits."""
 
-    name: str
     weight: float
     residual: float
-    notes: list[str] = field(default_factory=list)
+    likelihood: Likelihood | None = None
+    findings: list[Finding] = field(default_factory=list)
 
     @property
     def known(self) -> bool:
@@ -33,159 +29,198 @@ class Term:
         return self.residual <= TOLERANCE
 
 
-def fit_reconstruction(name: str, probes: list[Probe], first: int | None = None):
-    """Weight and relative residual of the reconstruction ``name`` in the gradients of x_hat.
+def fit(gradients: list[Tensor], references: list[Tensor]) -> tuple[float, float]:
+    """Least-squares weight common to all probes, and the worst relative residual of any.
 
-    Parameters
-    ----------
-    first : int, optional
-        Use only this many pixels of the batch.
+    Each probe counts alike, whatever the size of its gradient. A residual of r bounds the relative
+    error of the weight by about r.
+
+    Examples
+    --------
+    >>> fit([torch.tensor([2.0, 4.0])], [torch.tensor([1.0, 2.0])])
+    (2.0, 0.0)
     """
-    gradients = [p.d_x_hat.flatten()[:first] for p in probes]
-    return fit(gradients, [reconstruction_gradient(name, p, first) for p in probes])
+    pairs = list(zip(gradients, references, strict=True))
+    weights = [((g * r).sum() / r.square().sum()).item() for g, r in pairs]
+    weight = sum(weights) / len(weights)
+    distances = [
+        (
+            (g - weight * r).norm() / max(g.norm().item(), abs(weight) * r.norm().item(), 1e-300)
+        ).item()
+        for g, r in pairs
+    ]
+    return weight, max(distances)
 
 
-def fit_kl(probes: list[Probe]):
+def fit_reconstruction(likelihood: Likelihood, probes, first: int | None = None):
+    """Weight and relative residual of a likelihood in the gradients of x_hat.
+
+    ``first`` uses only this many pixels of the batch.
+    """
+
+    def reference(probe: Probe) -> Tensor:
+        x, x_hat = (t.flatten()[:first].double() for t in (probe.x, probe.x_hat))
+        return likelihood.score(x, x_hat)
+
+    return fit([p.d_x_hat.flatten()[:first] for p in probes], [reference(p) for p in probes])
+
+
+def kl_gradient(inputs: Inputs) -> Tensor:
+    """Gradient of the KL with weight one, (B, 2M): mu, then (exp(log_var) - 1) / 2."""
+    return torch.cat([inputs.mu, torch.expm1(inputs.log_var) / 2], dim=1).double()
+
+
+def fit_kl(probes):
     """Weight and relative residual of KL(q(z|x) || N(0, I)) in the gradients of mu, log_var."""
     return fit([p.d_posterior for p in probes], [kl_gradient(p) for p in probes])
 
 
-def reconstruction_term(loss: Prober, probes: list[Probe], likelihood: str | None) -> Term:
-    """The reconstruction term: recognised, or the given ``likelihood``; notes say what is wrong."""
-    b = len(probes[0].x)
+def reconstruction_term(seen: Evidence, asked: Likelihood | None = None) -> Term:
+    """The reconstruction, recognised or the one that is ``asked`` for; or what is wrong with it."""
+    probes, known = seen.probes, recognisable()
     if not any(p.d_x_hat.any() for p in probes):
-        note = "no reconstruction term: the loss ignores x_hat"
-        if loss.value_changes_with(b, "x_hat"):
-            note = "the value depends on x_hat, the gradient does not: look for .detach()"
-        return Term("none", 0.0, 1.0, [note])
-
-    # recognised on some of the pixels, then fitted on all
-    residuals = {name: fit_reconstruction(name, probes, 4096)[1] for name in RECONSTRUCTIONS}
-    best = min(residuals, key=residuals.get)
-    term = Term(likelihood or best, *fit_reconstruction(likelihood or best, probes))
+        code = "x-hat-detached" if seen.moves["x_hat"] else "no-reconstruction"
+        return Term(0.0, 1.0, findings=[finding(code)])
+    residuals = [fit_reconstruction(each, probes, FIRST)[1] for each in known]
+    least = min(residuals)
+    best = known[residuals.index(least)]
+    term = Term(*fit_reconstruction(asked or best, probes), asked or best)
     if term.known:
         return term
-    if not loss.value_changes_with(b, "x"):
-        term.notes.append("the loss ignores x: is x_hat compared with itself?")
-    elif loss.is_random(probes[0], "d_x_hat"):
-        term.notes.append("the reconstruction term is random: switch off dropout and noise")
-    elif likelihood is not None and residuals[best] <= TOLERANCE:
-        term.notes.append(f"the reconstruction is not {likelihood!r} but {best!r}")
-    elif varying := _fits_each(probes):
-        term.notes.append(
-            f"{varying}, but its weight changes with the size of the error (a logarithm, a root, "
-            "a fitted variance?): no constant c and β"
-        )
+    varying = [
+        each
+        for each in known
+        if all(fit_reconstruction(each, [p], FIRST)[1] <= TOLERANCE for p in probes)
+    ]
+    if not seen.moves["x"]:
+        found = finding("x-ignored")
+    elif seen.random_reconstruction:
+        found = finding("reconstruction-random")
+    elif asked is not None and least <= TOLERANCE:
+        found = finding("other-likelihood", asked=str(asked), found=str(best))
+    elif varying:
+        found = finding("reconstruction-weight-varies", likelihood=str(varying[0]))
     else:
-        term.notes.append(
-            f"the reconstruction is none of {', '.join(RECONSTRUCTIONS)} with one weight for all "
-            f"pixels and samples (nearest: {best}, off by {residuals[best]:.1g}); audit its parts "
-            "one at a time"
-        )
+        names = ", ".join(map(str, known))
+        found = finding("reconstruction-unknown", known=names, nearest=str(best), off=least)
+    term.findings.append(found)
     return term
 
 
-def _fits_each(probes: list[Probe]) -> str | None:
-    """The reconstruction that fits every probe, though with a weight of its own."""
-    for name in RECONSTRUCTIONS:
-        if all(fit_reconstruction(name, [p], 4096)[1] <= TOLERANCE for p in probes):
-            return name
-    return None
-
-
-def kl_term(loss: Prober, probes: list[Probe]) -> Term:
-    """The KL term, closed form or sampled; notes say what is there instead, if it is neither."""
-    b, m = len(probes[0].x), loss.latent_dim
+def kl_term(seen: Evidence) -> Term:
+    """The KL, closed form or sampled; or what is there instead, if it is neither."""
+    probes, m = seen.probes, seen.latent_dim
     if not any(p.d_posterior.any() for p in probes):
-        note = "no KL: an autoencoder's loss"
-        if loss.value_changes_with(b, "mu") or loss.value_changes_with(b, "log_var"):
-            note = "the value depends on mu or log_var, the gradient does not: look for .detach()"
-        return Term("none", 0.0, 0.0, [note])
-    if loss.is_random(probes[0], "d_posterior"):
-        return _monte_carlo_kl(loss, b)
-
-    term = Term("kl", *fit_kl(probes))
+        moves = seen.moves["mu"] or seen.moves["log_var"]
+        return Term(0.0, 0.0, findings=[finding("posterior-detached" if moves else "no-kl")])
+    if seen.random_posterior:
+        return _sampled_kl(seen)
+    term = Term(*fit_kl(probes))
     if term.known:
         return term
     gradients = [p.d_posterior for p in probes]
     # the gradient of the KL of a posterior with log sigma = log_var
     log_sigma = [torch.cat([p.mu, torch.expm1(2 * p.log_var)], dim=1).double() for p in probes]
     if not any(g[:, :m].any() for g in gradients):
-        term.notes.append("not a KL: the loss ignores mu")
+        code = "kl-ignores-mu"
     elif not any(g[:, m:].any() for g in gradients):
-        term.notes.append("not a KL: the loss ignores log_var")
+        code = "kl-ignores-log-var"
     elif fit(gradients, log_sigma)[1] <= TOLERANCE:
-        term.notes.append(
-            "the KL is written for log σ but is given log σ²: pass it log_var / 2, or write "
-            "exp(log_var) for σ²"
-        )
+        code = "kl-of-log-sigma"
     elif all(fit_kl([p])[1] <= TOLERANCE for p in probes):
-        term.notes.append(
-            "the weight of the KL changes with its size (free bits, |KL - C|, KL², a learned "
-            "weight?): no constant β"
-        )
+        code = "kl-weight-varies"
     else:
-        term.notes.append(
-            "the gradients with respect to mu and log_var are not those of a KL to N(0, I) with "
-            "one weight for all latents and samples (free bits, clipping, another prior, "
-            "importance weights, one fixed draw of noise?): no β"
-        )
+        code = "kl-unknown"
+    term.findings.append(finding(code))
     return term
 
 
-def _monte_carlo_kl(loss: Prober, b: int) -> Term:
+def _sampled_kl(seen: Evidence) -> Term:
     # Where the posterior has no width its samples have no noise, and the weight shows exactly.
-    term = Term("sampled kl", *fit_kl(loss.probes(b, log_var=VANISHING)))
-    # At ordinary log_var the average over many draws must be the KL as well. Drawn in a smaller
-    # batch if the batch is large, where the weight may be another one.
-    small = min(b, max(2, 2048 // loss.latent_dim))
-    weight = fit_kl(loss.probes(small, log_var=VANISHING))[0]
-    inputs = loss.inputs(small)
-    draws = torch.tensor([fit_kl([loss.probe(inputs)])[0] for _ in range(100)])
-    standard_error = draws.std().item() / 10
+    term = Term(*fit_kl(seen.narrow))
+    # At ordinary log_var the average over many draws must be the KL as well.
+    weight = fit_kl(seen.narrow_small)[0]
+    reference = kl_gradient(seen.drawn_at)
+    draws = torch.tensor([fit([gradient], [reference])[0] for gradient in seen.draws])
+    standard_error = draws.std().item() / math.sqrt(len(draws))
     off = abs(draws.mean().item() - weight)
     if term.known and off <= 5 * standard_error + 1e-3 * abs(weight):
-        term.notes.append(
-            "a Monte Carlo KL: right on average, random from call to call (β was found where the "
-            "posterior is narrow and the noise vanishes); the closed form costs less"
-        )
+        term.findings.append(finding("kl-sampled"))
         return term
-    note = (
-        "the gradients with respect to mu and log_var change from call to call (noise, an annealed "
-        "weight?), and are not those of a sampled KL; if it is one, computed in "
-        "float32, audit the loss with the closed form in its place"
-    )
-    return Term("random", math.nan, max(term.residual, 1.0), [note])
+    return Term(math.nan, max(term.residual, 1.0), findings=[finding("kl-random")])
 
 
-def batch_powers(loss: Prober, size: int, rec: Term, kl: Term):
-    """The power of B in each weight (None: unknown, or not a power), and notes on them."""
+BATCH = {0: "averaged over the batch", 1: "summed over the batch", -1: "divided by B² in all"}
+
+
+def batch_words(power: int) -> str:
+    """How a term treats the batch if its weight goes as this power of B."""
+    return BATCH.get(power, f"scaled as B^{power} times a mean")
+
+
+def batch_powers(seen: Evidence, rec: Term, kl: Term) -> tuple[tuple, list[Finding]]:
+    """The power of B in each weight (None: unknown, or not a power), and findings on them."""
     if not rec.known or not kl.known:
         return (None, None), []
-    other = size // 2 if size > 1 else 2
-    try:
-        probes = loss.probes(other)
-        quiet = loss.probes(other, log_var=VANISHING) if kl.name == "sampled kl" else probes
-    except Exception as error:  # a loss with a batch size written into it may raise anything
-        note = f"works at batch size {size} only; whether its weights depend on it is unknown"
-        return (None, None), [f"{note} (at {other}: {error})"]
+    size = seen.batch_size
+    if not seen.other or (seen.narrow and not seen.narrow_other):
+        data = {"size": size, "other": seen.other_size, "error": seen.other_error}
+        return (None, None), [finding("one-batch-size", **data)]
 
     def power(term: Term, weight: float, residual: float) -> int | None:
         if residual > TOLERANCE or not term.weight / weight > 0:
             return None
-        k = math.log(term.weight / weight) / math.log(size / other)
+        k = math.log(term.weight / weight) / math.log(size / seen.other_size)
         return round(k) if abs(k - round(k)) < 1e-3 else None
 
-    powers = [power(rec, *fit_reconstruction(rec.name, probes))]
-    powers.append(power(kl, *fit_kl(quiet)) if kl.weight else powers[0])
+    powers = [power(rec, *fit_reconstruction(rec.likelihood, seen.other))]
+    powers.append(power(kl, *fit_kl(seen.narrow_other or seen.other)) if kl.weight else powers[0])
     if None in powers:
-        note = f"the weights change with the batch size: c and β hold at {size} only"
-        return (None, None), [note]
-    names = {0: "averaged over the batch", 1: "summed over the batch", -1: "divided by B² in all"}
-    rec_is, kl_is = (names.get(k, f"scaled as B^{k} times a mean") for k in powers)
+        return (None, None), [finding("weights-change-with-batch", size=size)]
+    words = [batch_words(k) for k in powers]
     if powers[0] != powers[1]:
-        note = f"β depends on the batch size: the reconstruction is {rec_is}, the KL {kl_is}"
-        return powers, [f"{note} (or divided by a number that is not the batch's size)"]
+        data = {"reconstruction": words[0], "kl": words[1]}
+        return tuple(powers), [finding("beta-depends-on-batch", **data)]
     if powers[0] != 0:
-        return powers, [f"{rec_is}: c depends on the batch size, β does not"]
-    return powers, []
+        return tuple(powers), [finding("c-depends-on-batch", both=words[0])]
+    return tuple(powers), []
+
+
+def clipping(seen: Evidence, c: float) -> list[Finding]:
+    """What the loss does where a probability is 0: at 1e-30 a pixel should cost 69 nats."""
+    if seen.certain is None:
+        return []
+    low, half = seen.certain
+    cost = (low.value - half.value) / (c * low.x[0].numel()) + math.log(2)
+    if cost > 60:
+        return []
+    gradient = "with a bounded gradient" if low.d_x_hat.any() else "and has no gradient"
+    return [finding("clipped", probability=math.exp(-cost), nats=cost, gradient=gradient)]
+
+
+def reading(c: float, beta: float, rec: Term, seen: Evidence, size: int, powers) -> list[Finding]:
+    """β in terms of D, M and B, if it is that of the usual reductions."""
+    d, last, m = math.prod(seen.shape), seen.shape[-1], seen.latent_dim
+    pixels = [("1", 1, "sum over pixels")]
+    pixels += [("D", d, "mean over pixels")] if d > 1 else []
+    pixels += [(str(last), last, "mean over the last axis only")] if 1 < last < d else []
+    latents = [("", 1, "sum over latents")] + ([("M", m, "mean over latents")] if m > 1 else [])
+    halves = [("", 1, "reconstruction")]
+    if rec.likelihood.name == "gaussian":
+        halves = [("", 1, "half the squared error"), ("2", 2, "squared error without ½")]
+    power = powers[1] - powers[0]
+    batch = {0: "", 1: "B·"}.get(power, f"B^{power}·")
+
+    found = []
+    for over_m, divisor, kl in latents:
+        for over_2, half, error in halves:
+            for above, factor, reduced in pixels:
+                if math.isclose(beta, size**power * factor / divisor / half, rel_tol=TOLERANCE):
+                    below = f"({over_2}{over_m})" if over_2 and over_m else over_2 + over_m
+                    formula = f"{batch}{above}/{below}" if below else batch + above
+                    data = {"formula": formula, "error": error, "pixels": reduced, "latents": kl}
+                    each = finding("elbo") if formula == "1" else finding("reductions", **data)
+                    like_c = math.isclose(c, size ** powers[0] * half / factor, rel_tol=TOLERANCE)
+                    found.append((not like_c, len(found), each))
+    # several may share a β (M = 2): prefer the one that has this c as well, then the simplest
+    return [min(found, key=lambda each: each[:2])[2]] if found else []

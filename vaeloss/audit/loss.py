@@ -1,9 +1,9 @@
-"""What a loss weighs: find c and β of any VAE loss by probing it.
+"""What a loss weighs: the audit of a function, and how it is told.
 
 A loss is written c · [NLL + β · KL]: NLL summed over the pixels, KL over the latents, both averaged
 over the batch; c is a gradient scale, β the weight that changes the model. The auditor needs no
-source code: it feeds random inputs (``vaeloss.audit.probe``) and recognises the gradients that come
-back (``vaeloss.audit.identify``).
+source code. It gathers what the loss returns (``vaeloss.audit.probe``), then reads that
+(``vaeloss.audit.identify``), then says so (``vaeloss.audit.findings``): once each, in this order.
 """
 
 import html
@@ -11,54 +11,77 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from vaeloss.audit.identify import TOLERANCE, batch_powers, kl_term, reconstruction_term
-from vaeloss.audit.probe import RECONSTRUCTIONS, AuditError, Inputs, Prober, prober
-
-__all__ = ["Audit", "AuditError", "audit_loss"]
-
-MAX_ELEMENTS = 2**20  # pixels in one probe: large images are probed in smaller batches
+from vaeloss.audit.evidence import Evidence
+from vaeloss.audit.findings import CHANGES, Finding, finding
+from vaeloss.audit.identify import (
+    TOLERANCE,
+    batch_powers,
+    clipping,
+    kl_term,
+    reading,
+    reconstruction_term,
+)
+from vaeloss.audit.probe import probe
+from vaeloss.likelihoods import Likelihood, as_likelihood
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What ``audit_loss`` found. Print it, or let a notebook show it.
+    """What an audit found. Print it, or let a notebook show it.
 
-    Attributes
+    Parameters
     ----------
-    likelihood : str or None
-        One of ``vaeloss.audit.RECONSTRUCTIONS``, or None if the reconstruction is none.
-    scale : float
-        c, at ``batch_size``; NaN if unknown.
+    likelihood : Likelihood or None
+        Of the reconstruction, with its link: ``collapse_threshold`` takes it as it is. None if the
+        reconstruction is unknown.
+    c : float
+        The factor in front of all, at ``batch_size``; NaN if unknown.
     beta : float
         β, against the NLL of sigma2 = 1 (half the squared error); NaN if unknown.
     sigma2 : float or None
         For squared error the decoder variance with which β is one, the same number as β, in squared
         units of the pixels that the loss is given; None for other likelihoods.
+    kl_weight : float
+        What the KL, summed over the latents and averaged over the batch, is multiplied by: c·β,
+        known even where the reconstruction is not; NaN if unknown.
+    reached : float
+        The share of the outputs that have a gradient: 1, or less where some are masked out.
     residual : float
         Relative distance between the loss's gradients and those of c · [NLL + β · KL], the worst of
-        all probes. Above TOLERANCE there is no β, only notes.
-    notes : tuple of str
-        Findings, in sentences.
+        all probes. Above TOLERANCE there is no β, only findings.
+    findings : tuple of Finding
+        What else was found; the last ones say what to change.
+    batch_size : int
+        At which c (and β, should it depend on the batch) holds.
     """
 
-    likelihood: str | None
-    scale: float
+    likelihood: Likelihood | None
+    c: float
     beta: float
     sigma2: float | None
+    kl_weight: float
+    reached: float
     residual: float
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
     batch_size: int
+
+    def has(self, code: str) -> bool:
+        """Whether there is a finding with this code."""
+        return any(found.code == code for found in self.findings)
 
     def _rows(self) -> list[tuple[str, str]]:
         fits = f"no: off by {self.residual:.1g}" if self.residual > TOLERANCE else "yes"
-        rows = [("likelihood", self.likelihood or "?"), ("c", _number(self.scale))]
+        rows = [("likelihood", str(self.likelihood or "?")), ("c", _number(self.c))]
         rows += [("β", _number(self.beta))]
+        if math.isnan(self.beta) and self.kl_weight:
+            rows += [("c·β", _number(self.kl_weight))]
         if self.sigma2 is not None:
             rows += [("σ²", f"{_number(self.sigma2)} with β = 1")]
-        return [*rows, ("fits", fits), *(("note", note) for note in self.notes)]
+        names = ["change" if found.code in CHANGES else "note" for found in self.findings]
+        notes = [(n, found.sentence) for n, found in zip(names, self.findings, strict=True)]
+        return [*rows, ("fits", fits), *notes]
 
     def _head(self) -> str:
         return f"loss = c · [NLL + β · KL] at batch size {self.batch_size}"
@@ -81,7 +104,7 @@ def audit_loss(
     data_shape: Sequence[int],
     latent_dim: int,
     batch_size: int = 64,
-    likelihood: str | None = None,
+    likelihood: Likelihood | str | None = None,
 ) -> Audit:
     """Find c and β such that the loss is c · [NLL + β · KL], or say that it is not.
 
@@ -91,18 +114,18 @@ def audit_loss(
         ``loss_fn(x, x_hat, mu, log_var)`` -> a scalar, or one value per sample, (B,), whose batch
         mean is meant. x, x_hat are ``(B, *data_shape)`` in (0, 1); mu, log_var (B, latent_dim).
         PyTorch, or Keras on its torch backend; differentiable. It may take logits for x_hat.
-    data_shape, latent_dim : sequence of int, int
+    data_shape, latent_dim : tuple of int, int
         As the loss expects them: (28, 28), (784,), (3, 64, 64) ...
     batch_size : int
         At which c (and β, should it depend on the batch) is wanted.
-    likelihood : str, optional
-        A key of ``vaeloss.audit.RECONSTRUCTIONS`` to insist on; None recognises it.
+    likelihood : Likelihood or str, optional
+        One of ``vaeloss.likelihoods``, or its name, to insist on; default: recognise it.
 
     Returns
     -------
     Audit
         Where it answers, c and β are right to 1e-4 relative. For a loss of another form beta (and
-        scale, if the reconstruction is unknown) is NaN, and the notes say why. What differs only
+        c, if the reconstruction is unknown) is NaN, and the findings say why. What differs only
         for pixels outside (0, 1) is not seen: there a Huber loss is half the squared error.
 
     Raises
@@ -125,43 +148,74 @@ def audit_loss(
       σ²          392 with β = 1
       fits        yes
       note        β = D/2: squared error without ½, mean over pixels; KL, sum over latents
+      change      for β = 1 multiply the KL by 0.00255102
+      change      without c plain SGD wants 0.00255102 times the learning rate, Adam the same
     """
-    shape = _checked(data_shape, latent_dim, batch_size, likelihood)
-    size = min(batch_size, max(2, MAX_ELEMENTS // max(math.prod(shape), latent_dim)))
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # a loss that draws random numbers is audited reproducibly
-        loss = prober(loss_fn, shape, latent_dim, size)
-        probes = loss.probes(size)
-        rec = reconstruction_term(loss, probes, likelihood)
-        kl = kl_term(loss, probes)
-        powers, notes = batch_powers(loss, size, rec, kl)
-        if rec.known and rec.name == "bernoulli":
-            notes += _clipping(loss, size, rec.weight)
-    c, weight = rec.weight, kl.weight
-    if size != batch_size and None not in powers:
-        grow = batch_size / size
-        c, weight, size = c * grow ** powers[0], weight * grow ** powers[1], batch_size
-    if size != batch_size:
-        notes.append(f"probed in smaller batches than {batch_size}: c and β hold at {size}")
+    asked = None if likelihood is None else as_likelihood(likelihood)
+    shape = checked(data_shape, latent_dim, batch_size)
+    return identify(probe(loss_fn, shape, latent_dim, batch_size), asked)
+
+
+def identify(seen: Evidence, asked: Likelihood | None = None) -> Audit:
+    """Read the evidence.
+
+    Parameters
+    ----------
+    asked : Likelihood, optional
+        To insist on; default: recognise it.
+    """
+    rec, kl = reconstruction_term(seen, asked), kl_term(seen)
+    powers, on_batch = batch_powers(seen, rec, kl)
+    c, weight, size = rec.weight, kl.weight, seen.batch_size
+    if size != seen.asked and None not in powers:
+        grow = seen.asked / size
+        c, weight, size = c * grow ** powers[0], weight * grow ** powers[1], seen.asked
     beta = weight / c if rec.known and kl.known else math.nan
+    found = [*rec.findings, *kl.findings]
     if beta > 0 and None not in powers:
-        notes = [*_reading(c, beta, rec.name, shape, latent_dim, size, powers), *notes]
+        found += reading(c, beta, rec, seen, size, powers)
+    found += on_batch
+    if rec.known and rec.likelihood.name == "bernoulli" and rec.likelihood.link == "mean":
+        found += clipping(seen, rec.weight)
+    if size != seen.asked:
+        found.append(finding("smaller-batches", asked=seen.asked, size=size))
     if beta < 0:
-        notes.append("β is negative: the loss rewards KL; check the sign of the KL term")
+        found.append(finding("negative-beta"))
     if rec.known and c < 0:
-        notes.append("c is negative: something to maximise, not a loss; check the sign")
+        found.append(finding("negative-c"))
+    if beta > 0 and not math.isclose(beta, 1, rel_tol=TOLERANCE):
+        found.append(finding("multiply-kl", factor=1 / beta))
+    if beta > 0 and c > 0 and not math.isclose(c, 1, rel_tol=TOLERANCE):
+        found.append(finding("learning-rate", factor=c))
+    named = rec.likelihood if rec.known else None
+    gaussian = named is not None and named.name == "gaussian" and math.isfinite(beta)
     return Audit(
-        likelihood=rec.name if rec.known else None,
-        scale=c if rec.known else math.nan,
+        likelihood=named,
+        c=c if rec.known else math.nan,
         beta=beta,
-        sigma2=beta if rec.name.startswith("gaussian") and math.isfinite(beta) else None,
+        sigma2=beta if gaussian else None,
+        kl_weight=weight if kl.known else math.nan,
+        reached=_reached(seen),
         residual=max(rec.residual, kl.residual),
-        notes=(*rec.notes, *kl.notes, *notes),
+        findings=tuple(found),
         batch_size=size,
     )
 
 
-def _checked(data_shape, latent_dim, batch_size, likelihood) -> tuple[int, ...]:
+def _reached(seen: Evidence) -> float:
+    """Share of the elements of x_hat that have a gradient in some probe."""
+    gradients = [p.d_x_hat != 0 for p in seen.probes]
+    return (gradients[0] | gradients[1] | gradients[2]).double().mean().item()
+
+
+def checked(data_shape: Sequence[int], latent_dim: int, batch_size: int) -> tuple[int, ...]:
+    """The shape as whole numbers.
+
+    Raises
+    ------
+    ValueError
+        It is none, or the other two are no positive whole numbers.
+    """
     try:
         given = tuple(data_shape)
         shape = tuple(map(int, given))
@@ -174,60 +228,7 @@ def _checked(data_shape, latent_dim, batch_size, likelihood) -> tuple[int, ...]:
     for name, value in [("latent_dim", latent_dim), ("batch_size", batch_size)]:
         if int(value) != value or value < 1:
             raise ValueError(f"{name}={value!r}: give a whole number, at least 1")
-    if likelihood is not None and likelihood not in RECONSTRUCTIONS:
-        raise ValueError(
-            f"unknown likelihood {likelihood!r}: use one of {', '.join(RECONSTRUCTIONS)}"
-        )
     return shape
-
-
-def _reading(c, beta, likelihood, shape, m, b, powers) -> list[str]:
-    """β in terms of D, M and B, if it is that of the usual reductions."""
-    d, last = math.prod(shape), shape[-1]
-    pixels = [("1", 1, "sum over pixels")]
-    pixels += [("D", d, "mean over pixels")] if d > 1 else []
-    pixels += [(str(last), last, "mean over the last axis only")] if 1 < last < d else []
-    latents = [("", 1, "sum over latents")] + ([("M", m, "mean over latents")] if m > 1 else [])
-    halves = [("", 1, "reconstruction")]
-    if likelihood.startswith("gaussian"):
-        halves = [("", 1, "half the squared error"), ("2", 2, "squared error without ½")]
-    power = powers[1] - powers[0]
-    batch = {0: "", 1: "B·"}.get(power, f"B^{power}·")
-
-    readings = []
-    for over_m, divisor, kl in latents:
-        for over_2, half, error in halves:
-            for above, factor, reduced in pixels:
-                if math.isclose(beta, b**power * factor / divisor / half, rel_tol=TOLERANCE):
-                    below = f"({over_2}{over_m})" if over_2 and over_m else over_2 + over_m
-                    formula = f"{batch}{above}/{below}" if below else batch + above
-                    text = f"β = {formula}: {error}, {reduced}; KL, {kl}"
-                    if formula == "1":
-                        text = "β = 1: the negative ELBO, up to the factor c"
-                    like_c = math.isclose(c, b ** powers[0] * half / factor, rel_tol=TOLERANCE)
-                    readings.append((not like_c, len(readings), text))
-    # several may share a β (M = 2): prefer the one that has this c as well, then the simplest
-    return [min(readings)[2]] if readings else []
-
-
-def _clipping(loss: Prober, b: int, c: float) -> list[str]:
-    """What the loss does where a probability is 0: at 1e-30 a pixel should cost 69 nats."""
-    i = loss.inputs(b)
-    x, prior = torch.ones_like(i.x), torch.zeros_like(i.mu)
-    try:
-        low, half = (
-            loss.probe(Inputs(x, torch.full_like(x, p), prior, prior)) for p in (1e-30, 0.5)
-        )
-    except Exception:  # log(0), or a loss that checks its inputs: nothing is clipped
-        return []
-    cost = (low.value - half.value) / (c * x[0].numel()) + math.log(2)
-    if cost > 60:
-        return []
-    gone = "and has no gradient" if not low.d_x_hat.any() else "with a bounded gradient"
-    return [
-        f"probabilities are clipped at about {math.exp(-cost):.0e}: beyond that a pixel costs at "
-        f"most {cost:.1f} nats {gone}; prefer logits"
-    ]
 
 
 def _number(value: float) -> str:

@@ -1,65 +1,80 @@
-"""How the auditor looks at a loss: inputs to feed it, gradients to take, references to fit.
+"""A loss that is a function → evidence: inputs to feed it, and the values and gradients it returns.
 
 With respect to x_hat only the reconstruction has a gradient, with respect to mu and log_var only
 the KL. So neither term can hide the other, and a weight of 1e-8 is found as exactly as one of 1e8.
+Nothing is concluded here.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vaeloss.likelihoods import continuous_bernoulli_nll
+from vaeloss.audit.evidence import SIZES, VANISHING, AuditError, Evidence, Inputs, Probe
 
-# NLL of each pixel in nats, but for constants. x_hat is the pixel mean; with "-logits" the loss
-# itself applies the sigmoid. (The continuous Bernoulli's x_hat is its parameter λ, not its mean.)
-RECONSTRUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "gaussian": lambda x, p: 0.5 * (x - p).square(),
-    "bernoulli": lambda x, p: F.binary_cross_entropy(p, x, reduction="none"),
-    "laplace": lambda x, p: (x - p).abs(),
-    "continuous-bernoulli": lambda x, p: continuous_bernoulli_nll(x[:, None], p.logit()[:, None]),
-    "gaussian-logits": lambda x, p: 0.5 * (x - p.sigmoid()).square(),
-    "bernoulli-logits": lambda x, p: F.binary_cross_entropy_with_logits(p, x, reduction="none"),
-    "laplace-logits": lambda x, p: (x - p.sigmoid()).abs(),
-    "continuous-bernoulli-logits": lambda x, p: continuous_bernoulli_nll(x[:, None], p[:, None]),
-}
-
-# How far x_hat is from x, and the posterior from the prior, in each probe. Different sizes,
-# because c·NLL + b·KL must hold with the same c and b at all of them: log(MSE), a root, free bits
-# or |KL - C| have the right gradients up to a factor that changes with the size.
-SIZES = ((1.0, 1.0), (0.3, 0.1), (0.03, 2.0))
-
-VANISHING = -24.0  # log_var at which the noise in a posterior sample, of std 6e-6, is negligible
+MAX_ELEMENTS = 2**20  # pixels in one probe: large images are probed in smaller batches
+DRAWS = 100  # of a random loss
 
 
-class AuditError(ValueError):
-    """The loss cannot be probed; the message says why and what to do."""
+def probe(
+    loss_fn: Callable, shape: tuple[int, ...], latent_dim: int, batch_size: int = 64
+) -> Evidence:
+    """Call the loss at every input that an audit needs, and keep what it returns.
+
+    Parameters
+    ----------
+    loss_fn : callable
+        ``loss_fn(x, x_hat, mu, log_var)``, as in ``vaeloss.audit.audit_loss``.
+    shape : tuple of int
+        Of one sample.
+    batch_size : int
+        The one that is asked for; large images are probed in smaller batches.
+
+    Raises
+    ------
+    AuditError
+        The loss raises, or returns NaN, a wrong shape, or something without a gradient.
+    """
+    size = min(batch_size, max(2, MAX_ELEMENTS // max(math.prod(shape), latent_dim)))
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a loss that draws random numbers is audited reproducibly
+        loss = _accepted(loss_fn, shape, latent_dim, size)
+        probes = loss.probes(size)
+        seen = Evidence(
+            shape=shape,
+            latent_dim=latent_dim,
+            batch_size=size,
+            asked=batch_size,
+            probes=probes,
+            again=loss.probe(probes[0]),
+            moves={name: loss.moves_with(size, name) for name in ("x", "x_hat", "mu", "log_var")},
+        )
+        if seen.random_posterior:
+            # Drawn in a smaller batch if the batch is large, where the weight may be another one.
+            small = min(size, max(2, 2048 // latent_dim))
+            inputs = loss.inputs(small)
+            seen = replace(
+                seen,
+                narrow=loss.probes(size, log_var=VANISHING),
+                narrow_small=loss.probes(small, log_var=VANISHING),
+                drawn_at=inputs,
+                draws=tuple(loss.probe(inputs).d_posterior for _ in range(DRAWS)),
+            )
+        try:
+            seen = replace(seen, other=loss.probes(seen.other_size))
+            if seen.random_posterior:
+                narrow = loss.probes(seen.other_size, log_var=VANISHING)
+                seen = replace(seen, narrow_other=narrow)
+        except Exception as error:  # a loss with a batch size written into it may raise anything
+            seen = replace(seen, other_error=str(error))
+        return replace(seen, certain=loss.at_certainty(size))
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a loss is called with: x, x_hat ``(B, *data_shape)``; mu, log_var (B, M)."""
-
-    x: Tensor
-    x_hat: Tensor
-    mu: Tensor
-    log_var: Tensor
-
-
-@dataclass(frozen=True)
-class Probe(Inputs):
-    """Inputs, and what came back. Gradients are multiplied by B: those of one sample's loss."""
-
-    value: float
-    d_x_hat: Tensor  # (B, *data_shape)
-    d_posterior: Tensor  # (B, 2M): with respect to mu, then to log_var
-
-
-@dataclass(frozen=True)
-class Prober:
+class _Loss:
     """A loss and the kind of input it accepts."""
 
     loss_fn: Callable
@@ -78,12 +93,12 @@ class Prober:
         log_var = spread * (4 * uniform(b, self.latent_dim) - 2)
         return Inputs(x.round() if self.binary else x, x_hat, mu, log_var)
 
-    def probes(self, b: int, log_var: float | None = None) -> list[Probe]:
+    def probes(self, b: int, log_var: float | None = None) -> tuple[Probe, ...]:
         """One probe of each size; with all log_var alike if given."""
         inputs = [self.inputs(b, *sizes) for sizes in SIZES]
         if log_var is not None:
             inputs = [replace(i, log_var=torch.full_like(i.log_var, log_var)) for i in inputs]
-        return [self.probe(i) for i in inputs]
+        return tuple(self.probe(i) for i in inputs)
 
     def value(self, i: Inputs) -> Tensor:
         """The loss as one number: of values per sample, the batch mean."""
@@ -126,30 +141,43 @@ class Prober:
         d_posterior = torch.cat([d_mu, d_log_var], dim=1)
         return Probe(i.x, i.x_hat, i.mu, i.log_var, loss.item(), d_x_hat, d_posterior)
 
-    def value_changes_with(self, b: int, argument: str) -> bool:
-        """Does the loss's value change when this argument does, whatever its gradient says?"""
+    def moves_with(self, b: int, argument: str) -> bool:
+        """Does the loss's value change when this argument does, whatever its gradient says?
+
+        A loss that raises there has looked at the argument: it does.
+        """
         inputs = self.inputs(b)
         # far from where it was, so that the change survives low precision
         constant = {"x": 0.0 if self.binary else 0.02, "x_hat": 0.02}.get(argument, 2.0)
         moved = torch.full_like(getattr(inputs, argument), constant)
-        values = [self.value(i).item() for i in (inputs, replace(inputs, **{argument: moved}))]
+        try:
+            values = [self.value(i).item() for i in (inputs, replace(inputs, **{argument: moved}))]
+        except Exception:  # one that differentiates inside, say, and is given no gradients here
+            return True
         return values[0] != values[1]
 
-    def is_random(self, probe: Probe, gradient: str) -> bool:
-        """Does a gradient ("d_x_hat", "d_posterior") differ when the loss is called again?"""
-        again = getattr(self.probe(probe), gradient)
-        return not torch.allclose(again, getattr(probe, gradient), rtol=1e-6, atol=0)
+    def at_certainty(self, b: int) -> tuple[Probe, Probe] | None:
+        """Where every pixel is 1 and its probability is 1e-30, and where that is ½."""
+        i = self.inputs(b)
+        x, prior = torch.ones_like(i.x), torch.zeros_like(i.mu)
+        try:
+            low, half = (
+                self.probe(Inputs(x, torch.full_like(x, p), prior, prior)) for p in (1e-30, 0.5)
+            )
+        except Exception:  # log(0), or a loss that checks its inputs: nothing is clipped
+            return None
+        return low, half
 
 
-def prober(loss_fn: Callable, shape: tuple[int, ...], latent_dim: int, b: int) -> Prober:
-    """The most exact kind of probing that the loss accepts.
+def _accepted(loss_fn: Callable, shape: tuple[int, ...], latent_dim: int, b: int) -> _Loss:
+    """The loss with the most exact kind of input that it accepts.
 
     Raises AuditError with the loss's own complaint if it accepts none.
     """
     errors = []
     for binary in (False, True):
         for dtype in (torch.float64, torch.float32):  # float32: for losses with weights inside
-            candidate = Prober(loss_fn, shape, latent_dim, dtype, binary)
+            candidate = _Loss(loss_fn, shape, latent_dim, dtype, binary)
             try:
                 candidate.probe(candidate.inputs(b))
                 return candidate
@@ -163,38 +191,3 @@ def prober(loss_fn: Callable, shape: tuple[int, ...], latent_dim: int, b: int) -
         f"{(b, *shape)}, mu and log_var of shape {(b, latent_dim)}: if it expects others, change "
         "data_shape or latent_dim, or wrap it"
     ) from error
-
-
-def fit(gradients: list[Tensor], references: list[Tensor]) -> tuple[float, float]:
-    """Least-squares weight common to all probes, and the worst relative residual of any.
-
-    Each probe counts alike, whatever the size of its gradient. A residual of r bounds the relative
-    error of the weight by about r.
-
-    Examples
-    --------
-    >>> fit([torch.tensor([2.0, 4.0])], [torch.tensor([1.0, 2.0])])
-    (2.0, 0.0)
-    """
-    pairs = list(zip(gradients, references, strict=True))
-    weights = [((g * r).sum() / r.square().sum()).item() for g, r in pairs]
-    weight = sum(weights) / len(weights)
-    distances = [
-        (
-            (g - weight * r).norm() / max(g.norm().item(), abs(weight) * r.norm().item(), 1e-300)
-        ).item()
-        for g, r in pairs
-    ]
-    return weight, max(distances)
-
-
-def reconstruction_gradient(name: str, probe: Inputs, first: int | None = None) -> Tensor:
-    """Gradient of one of RECONSTRUCTIONS with weight one, flat; of the first so many pixels."""
-    x = probe.x.flatten()[:first].double()
-    x_hat = probe.x_hat.flatten()[:first].double().requires_grad_()
-    return torch.autograd.grad(RECONSTRUCTIONS[name](x, x_hat).sum(), x_hat)[0]
-
-
-def kl_gradient(probe: Inputs) -> Tensor:
-    """Gradient of the KL with weight one, (B, 2M): mu, then (exp(log_var) - 1) / 2."""
-    return torch.cat([probe.mu, torch.expm1(probe.log_var) / 2], dim=1).double()

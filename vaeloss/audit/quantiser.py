@@ -12,7 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vaeloss.audit.loss import Audit, audit_loss
+from vaeloss.audit.findings import Finding, finding
+from vaeloss.audit.identify import batch_powers, batch_words, kl_term, reconstruction_term
+from vaeloss.audit.loss import Audit, checked, identify
+from vaeloss.audit.probe import probe
+from vaeloss.likelihoods import Likelihood, gaussian
 
 
 @dataclass(frozen=True)
@@ -21,28 +25,28 @@ class QuantiserAudit:
 
     Attributes
     ----------
-    likelihood, scale : str or None, float
+    likelihood, c : Likelihood or None, float
         Of the reconstruction, as in ``vaeloss.audit.Audit``.
     codebook, commitment : float
         α and β above, at ``batch_size``.
-    notes : tuple of str
-        Findings, in sentences.
+    findings : tuple of Finding
+        What else was found.
     """
 
-    likelihood: str | None
-    scale: float
+    likelihood: Likelihood | None
+    c: float
     codebook: float
     commitment: float
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
     batch_size: int
 
     def __str__(self) -> str:
         rows = [
-            ("likelihood", self.likelihood or "?"),
-            *((n, f"{getattr(self, n):.6g}") for n in ("scale", "codebook", "commitment")),
-            *(("note", note) for note in self.notes),
+            ("likelihood", str(self.likelihood or "?")),
+            *((n, f"{getattr(self, n):.6g}") for n in ("c", "codebook", "commitment")),
+            *(("note", found.sentence) for found in self.findings),
         ]
-        head = "loss = scale · [NLL + codebook · Σ(sg z - e)² + commitment · Σ(z - sg e)²]"
+        head = "loss = c · [NLL + codebook · Σ(sg z - e)² + commitment · Σ(z - sg e)²]"
         head += f" at batch size {self.batch_size}"
         return "\n".join([head, *(f"  {name:12}{text}" for name, text in rows)])
 
@@ -80,13 +84,13 @@ def audit_quantiser(
     ...     codebook, commitment = (z.detach() - e).square(), (z - e.detach()).square()
     ...     return (x - x_hat).square().mean() + codebook.mean() + 0.25 * commitment.mean()
     >>> print(audit_quantiser(loss_fn, data_shape=(784,), latent_dim=196))
-    loss = scale · [NLL + codebook · Σ(sg z - e)² + commitment · Σ(z - sg e)²] at batch size 64
+    loss = c · [NLL + codebook · Σ(sg z - e)² + commitment · Σ(z - sg e)²] at batch size 64
       likelihood  gaussian
-      scale       0.00255102
+      c           0.00255102
       codebook    2
       commitment  0.5
     """
-    sizes = {"latent_dim": 1, "batch_size": batch_size}
+    shape = checked(data_shape, latent_dim, batch_size)
 
     # Each audit looks at one term and keeps the inputs of the others still. A term's squared
     # distance looks to the auditor like a squared error, of which z or e is the output.
@@ -95,33 +99,37 @@ def audit_quantiser(
         return loss_fn(x, x_hat, z, z)
 
     def codebook(z, e, *_):
-        image = z.new_full((len(z), *data_shape), 0.5)
+        image = z.new_full((len(z), *shape), 0.5)
         return loss_fn(image, image, z, e) + 0 * e.sum()  # a gradient even if there is no term
 
     def commitment(e, z, *_):
-        image = z.new_full((len(z), *data_shape), 0.5)
+        image = z.new_full((len(z), *shape), 0.5)
         return loss_fn(image, image, z, e) + 0 * z.sum()
 
-    rec = audit_loss(reconstruction, data_shape=data_shape, **sizes)
-    weights, notes = [], []
+    rec, rec_power = _audited(reconstruction, shape, batch_size)
+    weights, findings = [], []
     for name, fn in [("codebook", codebook), ("commitment", commitment)]:
-        term = audit_loss(fn, data_shape=(latent_dim,), **sizes)
-        if any("ignores x_hat" in n or "gradient does not" in n for n in term.notes):
+        term, power = _audited(fn, (latent_dim,), batch_size)
+        if term.has("no-reconstruction") or term.has("x-hat-detached"):
             weights.append(0.0)
-            notes.append(f"no {name} term")
+            findings.append(finding("no-term", term=name))
             continue
         # the auditor's unit is half of the squared distance, here it is the whole
-        squared = term.likelihood == "gaussian"
-        weights.append(term.scale / 2 / rec.scale if squared else math.nan)
-        notes += [] if squared else [f"the {name} term is not a squared distance"]
-        if _batch(term) != _batch(rec):
-            notes.append(
-                f"the weight of the {name} term depends on the batch size: the reconstruction is "
-                f"{_batch(rec)}, the {name} {_batch(term)}"
-            )
-    return QuantiserAudit(rec.likelihood, rec.scale, *weights, tuple(notes), rec.batch_size)
+        squared = term.likelihood == gaussian()
+        weights.append(term.c / 2 / rec.c if squared else math.nan)
+        findings += [] if squared else [finding("not-squared", term=name)]
+        if power != rec_power:
+            words = {"reconstruction": _words(rec_power), "found": _words(power)}
+            findings.append(finding("term-depends-on-batch", term=name, **words))
+    return QuantiserAudit(rec.likelihood, rec.c, *weights, tuple(findings), rec.batch_size)
 
 
-def _batch(audit: Audit) -> str:
-    found = [note for note in audit.notes if "the batch" in note or "batch size" in note]
-    return found[0].split(":")[0] if found else "averaged over the batch"
+def _audited(fn: Callable, shape: tuple[int, ...], batch_size: int) -> tuple[Audit, int | None]:
+    """The audit of one term, and the power of B in its weight."""
+    seen = probe(fn, shape, 1, batch_size)
+    powers, _ = batch_powers(seen, reconstruction_term(seen), kl_term(seen))
+    return identify(seen), powers[0]
+
+
+def _words(power: int | None) -> str:
+    return "of a weight that changes with it" if power is None else batch_words(power)

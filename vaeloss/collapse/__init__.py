@@ -4,12 +4,10 @@ r"""Will a VAE collapse on these data? What can be said before training.
 ``vaeloss.collapse.rate`` the most that a code can pay for.
 """
 
-from vaeloss.collapse.constant import LIKELIHOODS
 from vaeloss.collapse.local import collapse_spectrum, collapse_threshold, predicted_live_units
 from vaeloss.collapse.rate import information_budget
 
 __all__ = [
-    "LIKELIHOODS",
     "collapse_spectrum",
     "collapse_threshold",
     "information_budget",

@@ -10,18 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaeloss.likelihoods import Likelihood
+
 Data = np.ndarray | Tensor | Iterable
 
 
 class Batches:
-    """Float batches (B, D) from whatever x is, as often as asked."""
+    """Float batches (B, D) from whatever x is, as often as asked.
 
-    def __init__(self, x: Data, unit_interval: bool = False):
+    ``likelihood`` says which values it can score; others are refused.
+    """
+
+    def __init__(self, x: Data, likelihood: Likelihood | None = None):
         if isinstance(x, Tensor):
             x = x.detach().cpu()
             x = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
         self.one_shot = isinstance(x, Iterator)
-        self.unit_interval = unit_interval
+        self.likelihood = likelihood
         self.first = None
         if isinstance(x, np.ndarray):
             if x.ndim < 2 or len(x) == 0:
@@ -66,10 +71,13 @@ class Batches:
             raise ValueError(f"batches have {self.size} and {batch.shape[1]} values per sample")
         wide = batch.dtype.kind != "b" and batch.dtype.itemsize >= 4 and batch.dtype != np.float32
         batch = batch.astype(np.float64 if wide else np.float32, copy=False)
-        if self.unit_interval and (batch.min() < 0 or batch.max() > 1):
+        low, high = self.likelihood.support if self.likelihood else (-np.inf, np.inf)
+        if batch.min() < low or batch.max() > high:
+            needs = f"[{low:g}, {high:g}]" if high < np.inf else f"{low:g} or more"
+            mend = "rescale them (bytes: divide by 255), or use" if high == 1 else "use"
             raise ValueError(
-                f"pixels run from {batch.min():g} to {batch.max():g}, but a Bernoulli decoder "
-                "needs [0, 1]: rescale them (bytes: divide by 255), or use a Gaussian likelihood"
+                f"values run from {batch.min():g} to {batch.max():g}, but {self.likelihood.name} "
+                f"needs {needs}: {mend} another likelihood, such as gaussian"
             )
         return batch
 

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from vaeloss.collapse.batches import Batches, Data, moments
-from vaeloss.collapse.constant import check_arguments, inverse_deviation
+from vaeloss.collapse.median import signs
+from vaeloss.likelihoods import Likelihood, as_likelihood
 
 EXACT_LIMIT = 4096  # values per sample up to which the D x D covariance is formed
 
 
 def collapse_spectrum(
-    x: Data, likelihood: str = "bernoulli", sigma2: float = 1.0, k: int | None = None
+    x: Data, likelihood: Likelihood | str = "bernoulli", k: int | None = None
 ) -> NDArray[np.float64]:
     """The eigenvalues that β is compared with, in descending order: a unit lives above β.
 
@@ -32,16 +33,13 @@ def collapse_spectrum(
     x : array, Tensor or memory map, shape (N, ...), or iterable of batches (B, ...)
         Of a batch that is a tuple or list, as a DataLoader gives, the first element is taken. Every
         axis but the first counts as pixels, D in all.
-    likelihood : str
-        How the decoder's outputs are scored:
-        "bernoulli", cross-entropy, pixels in [0, 1];
-        "gaussian", fixed variance ``sigma2``;
-        "gaussian-shared", one learned variance, which is tr C / D at collapse;
-        "gaussian-per-pixel", a learned variance for each pixel;
-        "continuous-bernoulli", pixels in [0, 1]. Its spectrum is ruled by pixels that are almost
-        never on: an upper bound in practice rather than a prediction.
-    sigma2 : float
-        Variance of the "gaussian" decoder, in squared pixel units.
+    likelihood : Likelihood or str
+        How the decoder's outputs are scored: an object of ``vaeloss.likelihoods``, what an audit
+        found, or a name: "bernoulli", "gaussian", "gaussian(0.5)" with that variance,
+        "gaussian-shared" and "gaussian-per-pixel" with learned ones, "poisson" … The link makes no
+        difference. "continuous-bernoulli" is ruled by pixels that are almost never on: an upper
+        bound in practice rather than a prediction. Under "laplace" a pixel that sits at its median
+        in many images, black say, cannot leave it at any β > 0, and contributes a zero.
     k : int, optional
         How many eigenvalues. Default: all D of them if D <= 4096, where they come from the
         covariance, else the 10 largest, from an iterative solver that passes over the data in
@@ -55,9 +53,9 @@ def collapse_spectrum(
     Raises
     ------
     ValueError
-        Fewer than two samples; NaN or infinite values; pixels outside [0, 1] where the likelihood
-        needs them inside; batches of different shapes; an unknown likelihood; a one-shot iterator
-        where several passes are needed.
+        Fewer than two samples; NaN or infinite values; values that the likelihood cannot score;
+        batches of different shapes; an unknown likelihood; a one-shot iterator where several
+        passes are needed.
 
     Examples
     --------
@@ -65,15 +63,24 @@ def collapse_spectrum(
     >>> collapse_spectrum(x).round(6).tolist()
     [2.0, 0.0, 0.0]
     """
-    check_arguments(likelihood, sigma2)
-    batches = Batches(x, unit_interval=likelihood.endswith("bernoulli"))
+    likelihood = as_likelihood(likelihood)
+    batches = Batches(x, likelihood)
     d = batches.size
     if k is not None and not 1 <= k <= d:
         raise ValueError(f"k must lie between 1 and the {d} values of a sample, got {k}")
+    if likelihood.variance is not None:
+        claimed = likelihood.variance
+    elif likelihood.median_scale is not None:
+        batches, claimed = signs(batches, likelihood)
+    else:
+        raise ValueError(f"{likelihood} couples its outputs: its threshold is not known here")
     exact = d <= EXACT_LIMIT
     n, mean, spread = moments(batches, full=exact)
     variance = np.diag(spread) if exact else spread
-    scale = inverse_deviation(likelihood, sigma2, mean, variance)
+    # Pearson residuals: the covariance in units of the variance that the likelihood claims.
+    scale = np.zeros(d)
+    varies = variance > 0
+    np.divide(1.0, np.sqrt(claimed(mean, variance)), out=scale, where=varies)
     if exact:
         matrix = spread * scale * scale[:, None]
         # All of them, at the same cost: LAPACK's search for the largest few can fail where
@@ -84,13 +91,13 @@ def collapse_spectrum(
     return np.maximum(np.sort(values)[::-1], 0.0)
 
 
-def collapse_threshold(x: Data, likelihood: str = "bernoulli", sigma2: float = 1.0) -> float:
+def collapse_threshold(x: Data, likelihood: Likelihood | str = "bernoulli") -> float:
     """β*, the largest weight of the KL at which this data set keeps a latent alive.
 
     Above it the collapsed solution is locally stable for every decoder and encoder; below it a
     decoder that is free in its first-order response to z can always gain by leaving it.
-    Parameters and errors as in ``collapse_spectrum``. For squared error a·SSE + b·KL, use
-    "gaussian" and compare b/(2a).
+    Parameters and errors as in ``collapse_spectrum``; ``audit.likelihood`` is one. For squared
+    error a·SSE + b·KL, use "gaussian" and compare b/(2a).
 
     Examples
     --------
@@ -99,15 +106,14 @@ def collapse_threshold(x: Data, likelihood: str = "bernoulli", sigma2: float = 1
     >>> round(collapse_threshold(x, "gaussian"), 0)  # variance 9 + 1 along the first axis
     10.0
     """
-    return float(collapse_spectrum(x, likelihood, sigma2, k=1)[0])
+    return float(collapse_spectrum(x, likelihood, k=1)[0])
 
 
 def predicted_live_units(
     x: Data,
     beta: float,
     latent_dim: int | None = None,
-    likelihood: str = "bernoulli",
-    sigma2: float = 1.0,
+    likelihood: Likelihood | str = "bernoulli",
 ) -> int:
     """How many latents a VAE with this β is expected to use: eigenvalues above β.
 
@@ -126,7 +132,7 @@ def predicted_live_units(
     limit = d if latent_dim is None else min(latent_dim, d)
     k = None if d <= EXACT_LIMIT else min(8, limit)
     while True:
-        live = int((collapse_spectrum(x, likelihood, sigma2, k) > beta).sum())
+        live = int((collapse_spectrum(x, likelihood, k) > beta).sum())
         if k is None or live < k or k >= limit:
             return min(live, limit)
         k = min(2 * k, limit)

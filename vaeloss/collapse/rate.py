@@ -5,10 +5,11 @@ import math
 import numpy as np
 
 from vaeloss.collapse.batches import Batches, Data, check_moments, moments
-from vaeloss.collapse.constant import binary_entropy, check_arguments, continuous_bernoulli_cost
+from vaeloss.collapse.median import medians
+from vaeloss.likelihoods import Likelihood, as_likelihood
 
 
-def information_budget(x: Data, likelihood: str = "bernoulli", sigma2: float = 1.0) -> float:
+def information_budget(x: Data, likelihood: Likelihood | str = "bernoulli") -> float:
     """The largest β·KL that can pay off: NLL of the best constant image minus the floor, in nats.
 
     At an optimum KL <= budget / β, for every network. The floor is the NLL of decoding every
@@ -21,14 +22,19 @@ def information_budget(x: Data, likelihood: str = "bernoulli", sigma2: float = 1
     >>> round(information_budget(np.array([[0.0, 0.5], [1.0, 0.5]])), 3)  # log 2
     0.693
     """
-    check_arguments(likelihood, sigma2)
-    if likelihood in ("gaussian-shared", "gaussian-per-pixel"):
+    likelihood = as_likelihood(likelihood)
+    batches = Batches(x, likelihood)
+    if likelihood.median_scale is not None:
+        return _around_the_median(batches, likelihood)
+    if likelihood.variance is None:
+        raise ValueError(f"{likelihood} couples its outputs: its budget is not known here")
+    if likelihood.outputs == 2:  # a learned variance: nothing bounds the density
         return math.inf
-    batches = Batches(x, unit_interval=likelihood.endswith("bernoulli"))
-    if likelihood == "gaussian":
-        return float(moments(batches, full=False)[2].sum() / (2 * sigma2))
+    if likelihood.cost is None:
+        _, mean, spread = moments(batches, full=False)
+        return float((spread / (2 * likelihood.variance(mean, spread))).sum())
     # Both NLLs are one concave function of the pixel, at the mean pixel and on average.
-    cost = binary_entropy if likelihood == "bernoulli" else continuous_bernoulli_cost
+    cost = likelihood.cost
     n, total, floor, first, varies = 0, 0.0, 0.0, None, False
     for batch in batches:
         batch = batch.astype(np.float64)
@@ -42,3 +48,11 @@ def information_budget(x: Data, likelihood: str = "bernoulli", sigma2: float = 1
     if not varies.any():
         return 0.0
     return float((cost(total[varies] / n) - floor[varies] / n).sum())
+
+
+def _around_the_median(batches: Batches, likelihood: Likelihood) -> float:
+    middle, n, total = medians(batches), 0, 0.0
+    for batch in batches:
+        n, total = n + len(batch), total + np.abs(batch - middle).sum(0, dtype=np.float64)
+    check_moments(n, total)
+    return float(total.sum() / n / likelihood.median_scale)

@@ -1,0 +1,116 @@
+"""What an audit can find, one sentence for each code: to reword one, change it here."""
+
+from dataclasses import dataclass, field
+
+# Programs read codes, people read sentences. {names} are filled in from a finding's data.
+SENTENCES = {
+    # the reconstruction
+    "no-reconstruction": "no reconstruction term: the loss ignores x_hat",
+    "x-hat-detached": ("the value depends on x_hat, the gradient does not: look for .detach()"),
+    "x-ignored": "the loss ignores x: is x_hat compared with itself?",
+    "reconstruction-random": ("the reconstruction term is random: switch off dropout and noise"),
+    "other-likelihood": "the reconstruction is not {asked!r} but {found!r}",
+    "reconstruction-weight-varies": (
+        "{likelihood}, but its weight changes with the size of the error (a logarithm, a root, a "
+        "fitted variance?): no constant c and β"
+    ),
+    "reconstruction-unknown": (
+        "the reconstruction is none of {known} with one weight for all pixels and samples "
+        "(nearest: {nearest}, off by {off:.1g}); audit its parts one at a time"
+    ),
+    "clipped": (
+        "probabilities are clipped at about {probability:.0e}: beyond that a pixel costs at most "
+        "{nats:.1f} nats {gradient}; prefer logits"
+    ),
+    # the KL
+    "no-kl": "no KL: an autoencoder's loss",
+    "posterior-detached": (
+        "the value depends on mu or log_var, the gradient does not: look for .detach()"
+    ),
+    "kl-ignores-mu": "not a KL: the loss ignores mu",
+    "kl-ignores-log-var": "not a KL: the loss ignores log_var",
+    "kl-of-log-sigma": (
+        "the KL is written for log σ but is given log σ²: pass it log_var / 2, or write "
+        "exp(log_var) for σ²"
+    ),
+    "kl-weight-varies": (
+        "the weight of the KL changes with its size (free bits, |KL - C|, KL², a learned weight?): "
+        "no constant β"
+    ),
+    "kl-unknown": (
+        "the gradients with respect to mu and log_var are not those of a KL to N(0, I) with one "
+        "weight for all latents and samples (free bits, clipping, another prior, importance "
+        "weights, one fixed draw of noise?): no β"
+    ),
+    "kl-sampled": (
+        "a Monte Carlo KL: right on average, random from call to call (β was found where the "
+        "posterior is narrow and the noise vanishes); the closed form costs less"
+    ),
+    "kl-random": (
+        "the gradients with respect to mu and log_var change from call to call (noise, an annealed "
+        "weight?), and are not those of a sampled KL; if it is one, computed in float32, audit the "
+        "loss with the closed form in its place"
+    ),
+    # the batch
+    "one-batch-size": (
+        "works at batch size {size} only; whether its weights depend on it is unknown (at {other}: "
+        "{error})"
+    ),
+    "weights-change-with-batch": (
+        "the weights change with the batch size: c and β hold at {size} only"
+    ),
+    "beta-depends-on-batch": (
+        "β depends on the batch size: the reconstruction is {reconstruction}, the KL {kl} (or "
+        "divided by a number that is not the batch's size)"
+    ),
+    "c-depends-on-batch": "{both}: c depends on the batch size, β does not",
+    "smaller-batches": "probed in smaller batches than {asked}: c and β hold at {size}",
+    # the reading
+    "elbo": "β = 1: the negative ELBO, up to the factor c",
+    "reductions": "β = {formula}: {error}, {pixels}; KL, {latents}",
+    "negative-beta": "β is negative: the loss rewards KL; check the sign of the KL term",
+    "negative-c": "c is negative: something to maximise, not a loss; check the sign",
+    # what to change
+    "multiply-kl": "for β = 1 multiply the KL by {factor:.6g}",
+    "learning-rate": (
+        "without c plain SGD wants {factor:.6g} times the learning rate, Adam the same"
+    ),
+    # a quantiser
+    "no-term": "no {term} term",
+    "not-squared": "the {term} term is not a squared distance",
+    "term-depends-on-batch": (
+        "the weight of the {term} term depends on the batch size: the reconstruction is "
+        "{reconstruction}, the {term} {found}"
+    ),
+}
+CHANGES = ("multiply-kl", "learning-rate")  # they come last
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that an audit found.
+
+    Parameters
+    ----------
+    code : str
+        A key of SENTENCES, for programs; it stays when the sentence is reworded.
+    sentence : str
+        The same for people.
+    data : dict
+        The numbers and names in the sentence.
+    """
+
+    code: str
+    sentence: str
+    data: dict = field(default_factory=dict)
+
+
+def finding(code: str, **data) -> Finding:
+    """The finding with this code and its sentence.
+
+    Examples
+    --------
+    >>> finding("smaller-batches", asked=64, size=8).sentence
+    'probed in smaller batches than 64: c and β hold at 8'
+    """
+    return Finding(code, SENTENCES[code].format(**data), data)
