@@ -14,7 +14,7 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test check times serve lab notebooks claims repeat stamp launch bench fuzz constraints licences clean
+.PHONY: help book test check times serve lab notebooks claims repeat stamp calculator launch bench fuzz constraints licences clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
@@ -81,6 +81,10 @@ claims: $(STAMP)  ## every claim for five seeds and three data sets, and its mar
 repeat: $(STAMP)  ## run every notebook twice, and once with two threads, and compare (half an hour)
 	@echo "== three runs of every notebook"
 	$(ONE_THREAD) $(QUIET) $(BIN)/python tools/repeat.py
+
+calculator: $(STAMP)  ## compute the calculator's thresholds again, after a change to a likelihood (a minute)
+	@echo "== book/_static/calculator-data.js"
+	$(BIN)/python tools/calculator_data.py
 
 bench: $(STAMP)  ## measure what the book promises of speed, make test included, on an idle machine (15 minutes)
 	@echo "== measuring into data/bench.json: two cores, a quarter of an hour, with nothing else running"

@@ -1,35 +1,8 @@
 // What a VAE loss weighs, and whether it collapses: the page book/use/calculator.md without a kernel.
-// The same numbers as vaeloss.audit and vaeloss.collapse; tests/test_calculator.py compares them.
+// The same numbers as vaeloss.audit and vaeloss.collapse; a test compares them. β* and budgets of the
+// data sets, DATA, come from calculator-data.js.
 "use strict";
 
-// β* and the information budget in nats, on the training images with pixels in [0, 1], as
-// vaeloss.collapse computes them; null: no bound. A test compares. Plain JSON between the marks.
-const DATA = /* data */ {
-  "mnist": {
-    "title": "MNIST",
-    "bernoulli": [32.233441334373715, 160.2706763116047],
-    "gaussian": [5.116787214848022, 26.362518003982],
-    "gaussian-shared": [76.08458043825884, null],
-    "gaussian-per-pixel": [40.48696469354511, null],
-    "continuous-bernoulli": [138416.05200958217, null]
-  },
-  "fashion_mnist": {
-    "title": "Fashion-MNIST",
-    "bernoulli": [90.67640042085874, 196.04313386244493],
-    "gaussian": [19.809476265306255, 34.10813181572709],
-    "gaussian-shared": [227.66748429565263, null],
-    "gaussian-per-pixel": [173.1349829215255, null],
-    "continuous-bernoulli": [14743.43648621207, null]
-  },
-  "digits28": {
-    "title": "digits28",
-    "bernoulli": [30.61575076571258, 101.89196797665352],
-    "gaussian": [6.00390511577109, 18.480757778086947],
-    "gaussian-shared": [127.35035382687559, null],
-    "gaussian-per-pixel": [111.95575256784153, null],
-    "continuous-bernoulli": [12762.363528285072, null]
-  }
-} /* end */;
 const IMAGE = 28 * 28; // of all three
 
 // error: what one pixel costs in units of the NLL; unit: needs pixels in [0, 1]

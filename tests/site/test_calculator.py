@@ -1,14 +1,13 @@
 """The calculator page says what vaeloss says."""
 
 import itertools
-import json
 import math
 import random
 import re
 
+import calculator_data
 import numpy as np
 import pytest
-import site_check
 import torch
 import torch.nn.functional as F
 from torch.distributions import ContinuousBernoulli
@@ -17,8 +16,7 @@ from sumormean.data import DataError, load
 from vaeloss.audit import audit_loss
 from vaeloss.collapse import collapse_threshold, information_budget
 
-SCRIPT = (site_check.ROOT / "book" / "_static" / "calculator.js").read_text(encoding="utf-8")
-DATA = json.loads(re.search(r"/\* data \*/ (.*?) /\* end \*/", SCRIPT, flags=re.DOTALL)[1])
+DATA = calculator_data.read()
 PAGE = "book/use/calculator.html"
 
 
@@ -28,7 +26,8 @@ def test_its_thresholds_and_budgets_are_those_of_the_data(name):
         x = load(name).x_train
     except DataError:
         pytest.skip(f"{name} is not on this machine and cannot be downloaded")
-    for likelihood in list(DATA[name])[1:]:
+    assert list(DATA[name])[1:] == calculator_data.likelihoods(), "run make calculator"
+    for likelihood in calculator_data.likelihoods():
         threshold, budget = DATA[name][likelihood]
         assert np.isclose(threshold, collapse_threshold(x, likelihood), rtol=1e-6), likelihood
         expected = information_budget(x, likelihood)

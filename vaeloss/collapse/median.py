@@ -1,8 +1,8 @@
 """Collapse where the best constant is the median: absolute error has signs for scores.
 
-The NLL |x - m| / b has no curvature but a kink. Averaged over the data it is curved all the same,
-by 2 f(m) / b, where f is the density of the data at their median m. Where many values *equal* the
-median, as black pixels do, the average has a kink as well: moving away costs something of first
+The NLL ``|x - m| / b`` has no curvature but a kink. Averaged over the data it is curved all the
+same, by 2 f(m) / b, where f is the density of the data at their median m. Where many values *equal*
+the median, as black pixels do, the average has a kink as well: moving away costs something of first
 order, what a code gains is of second order, so no β > 0 makes it pay.
 """
 

@@ -52,7 +52,7 @@ class Likelihood:
     constant : float
         Nats of a value that depend on neither x nor the output; losses leave them out.
     median_scale : float or None
-        b, where the NLL is |x - m| / b: the best constant is then the median, not the mean.
+        b, where the NLL is ``|x - m| / b``: the best constant is then the median, not the mean.
     outputs : int
         Outputs for each value: one; the number of symbols (categorical), or mean and log of the
         variance.
