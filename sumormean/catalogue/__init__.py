@@ -1,15 +1,10 @@
 """How public implementations of the VAE reduce and weight their loss.
 
-``data/implementations.toml`` has a block for each, ``losses`` a function, ``entries`` holds one
-against the other, ``table`` shows them.
+``losses`` has a function for each with a block of expectations above it, ``parts`` what they are
+made of, ``entries`` holds one against the other, ``table`` shows them.
 """
 
-from sumormean.catalogue.entries import (
-    CatalogueError,
-    Implementation,
-    catalogue,
-    evaluate,
-    parse,
-)
+from sumormean.catalogue.entries import CatalogueError, Implementation, entry, evaluate
+from sumormean.catalogue.losses import catalogue
 
-__all__ = ["CatalogueError", "Implementation", "catalogue", "evaluate", "parse"]
+__all__ = ["CatalogueError", "Implementation", "catalogue", "entry", "evaluate"]

@@ -1,36 +1,35 @@
-"""How public implementations of the VAE reduce and weight their loss.
+"""What an entry of the catalogue is: a loss, with what follows from its algebra beside it.
 
-``data/implementations.toml`` has one block per loss: where it is from, what it adds up, and the c,
-β and σ² that follow. ``sumormean/catalogue/losses.py`` has one function per block. The auditor
-looks at the functions and must find what the blocks say.
+An entry is one function in ``sumormean/catalogue/losses``, with a block above it, ``@entry(...)``,
+that says where the loss is from, what it adds up, and the c, β and σ² that follow. The auditor
+looks at the function and must find what the block says.
 """
 
 import ast
 import math
 import operator
-import tomllib
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 
-from sumormean.catalogue import losses
-from sumormean.data import bundled
 from vaeloss.audit import Audit, QuantiserAudit, audit_loss, audit_quantiser
+from vaeloss.audit.findings import SENTENCES
 from vaeloss.likelihoods import as_likelihood
 
 
 class CatalogueError(ValueError):
-    """A block of the catalogue makes no sense; the message names it and the mend."""
+    """An entry of the catalogue makes no sense; the message names it and the mend."""
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """One block of ``data/implementations.toml``, whose head explains the keys.
+    """One entry; ``entry`` explains its attributes.
 
     c, beta, sigma2, codebook and commitment are formulas in B, M and D, or None; ``expected`` gives
     their values.
     """
 
     id: str
+    loss: Callable = field(repr=False)
     title: str
     repository: str
     path: str
@@ -64,17 +63,6 @@ class Implementation:
     def quantises(self) -> bool:
         return self.codebook is not None
 
-    @property
-    def loss(self) -> Callable:
-        """The function of ``sumormean.catalogue.losses`` that bears the id.
-
-        Raises CatalogueError if there is none.
-        """
-        name = self.id.replace("-", "_")
-        if not hasattr(losses, name):
-            raise CatalogueError(f"{self.id}: write {name}() in sumormean/catalogue/losses.py")
-        return getattr(losses, name)
-
     def expected(self, what: str) -> float:
         """The value of the formula "c", "beta", "sigma2", "codebook" or "commitment".
 
@@ -82,8 +70,9 @@ class Implementation:
 
         Examples
         --------
-        >>> [entry] = [e for e in catalogue() if e.id == "chainer-mse-swap"]
-        >>> entry.beta, entry.expected("beta")
+        >>> from sumormean.catalogue.losses import chainer
+        >>> swap = chainer.chainer_mse_swap.entry
+        >>> swap.beta, swap.expected("beta")
         ('D/2', 392.0)
         """
         formula = getattr(self, what)
@@ -123,44 +112,96 @@ def _same(expected: float, found: float, rel_tol: float) -> bool:
     return math.isclose(expected, found, rel_tol=rel_tol)
 
 
-def catalogue() -> list[Implementation]:
-    """All blocks, in the order of the file.
+# Filled as the modules of losses are imported, in the order of ``sumormean.catalogue.losses``.
+ENTRIES: dict[str, Implementation] = {}
+
+
+def entry(**block) -> Callable[[Callable], Callable]:
+    """Make a function an entry of the catalogue: ``@entry(title=..., ...)`` above it.
+
+    The function takes ``(x, x_hat, mu, log_var)``, or ``(x, x_hat, z, e)`` if it quantises: z
+    (B, M) is what the encoder said, e (B, M) the code vectors that replace it. x_hat holds
+    probabilities or means, and logits where the original wants them. The function's name, with -
+    for _, is the entry's id. The function itself is left as it is, but for an attribute ``entry``,
+    an ``Implementation``. One that is defined outside the catalogue, in a notebook say, is an entry
+    like any other, and no part of ``catalogue()``.
+
+    Parameters
+    ----------
+    title, repository, path, commit : str
+        What it is called here, and where it is from.
+    when : str, optional
+        Dates of the commits between which it holds, where they are known.
+    terms : str
+        What is added up. SE, AE, BCE: squared error, absolute error, cross-entropy of a pixel;
+        sum_BD: sum over batch and pixels; mean_M: mean over latents; and so on.
+    likelihood : str
+        Of the reconstruction, a name that ``vaeloss.likelihoods`` knows.
+    data : str
+        What the original is trained on.
+    threshold : str, optional
+        The data set whose collapse threshold applies, if it is known here.
+    pixels : tuple of float, optional
+        The range of the pixels if it is not [0, 1].
+    shape, latent_dim, batch_size : tuple of int, int, int
+        Of one image, as the loss gets it; M; B.
+    chosen : tuple of str, optional
+        Sizes that the original leaves open or that were not read: any would do.
+    c, beta : str
+        loss = c · [NLL + beta · KL]: formulas in B, M and D, the number of values of an image.
+    sigma2 : str, optional
+        For squared error: the decoder variance with which beta is one, in units of the pixels fed.
+    codebook, commitment : str
+        Instead of beta, for quantisers: weights of the sums over one image's code, against the NLL
+        (squared error: at variance one, half the sum).
+    refused : str
+        Instead of beta, where no constant beta exists: the code of the auditor's finding, a key of
+        ``vaeloss.audit.findings.SENTENCES``. Without c if the weight of the reconstruction is
+        unknown too.
+    besides : str, optional
+        What the original adds and the function leaves out: a GAN, a perceptual loss.
+    surprise : str
+        What to know.
+    evidence : str, optional
+        If the source itself was not read.
 
     Raises
     ------
     CatalogueError
-        A key is missing or unknown, an id is used twice, or a block has neither of beta, codebook
-        and refused.
-
-    Examples
-    --------
-    >>> len(catalogue()) > 60
-    True
+        A key is missing, unknown or of the wrong kind, the catalogue has the id already, or the
+        block has not exactly one of beta, codebook and refused.
     """
-    text = bundled("implementations.toml").read_text(encoding="utf-8")
-    return parse(tomllib.loads(text)["implementation"])
+
+    def carry(loss: Callable) -> Callable:
+        loss.entry = _checked(loss, block)
+        if loss.__module__.startswith(f"{__package__}."):
+            if loss.entry.id in ENTRIES:
+                raise CatalogueError(f"{loss.entry.id}: there are two entries with this id")
+            ENTRIES[loss.entry.id] = loss.entry
+        return loss
+
+    return carry
 
 
-def parse(blocks: list[dict]) -> list[Implementation]:
-    """The checked entries in the tables of the file. Errors as in ``catalogue``."""
-    known = {f.name for f in fields(Implementation)}
-    required = [f.name for f in fields(Implementation) if f.default is MISSING]
-    entries = []
-    for block in blocks:
-        name = block.get("id", "a block without id")
-        if missing := [key for key in required if key not in block]:
-            raise CatalogueError(f"{name}: add {', '.join(missing)}")
-        if unknown := sorted(set(block) - known):
-            raise CatalogueError(f"{name}: unknown key {', '.join(unknown)}")
-        if any(entry.id == name for entry in entries):
-            raise CatalogueError(f"{name}: there are two blocks with this id")
-        if sum(key in block for key in ("beta", "codebook", "refused")) != 1:
-            raise CatalogueError(
-                f"{name}: give beta, or codebook and commitment, or the auditor's words (refused)"
-            )
-        tuples = {k: tuple(v) for k, v in block.items() if isinstance(v, list)}
-        entries.append(Implementation(**{**block, **tuples}))
-    return entries
+def _checked(loss: Callable, block: dict) -> Implementation:
+    name = loss.__name__.replace("_", "-")
+    keys = [f for f in fields(Implementation) if f.name not in ("id", "loss")]
+    if missing := [f.name for f in keys if f.default is MISSING and f.name not in block]:
+        raise CatalogueError(f"{name}: add {', '.join(missing)}")
+    if unknown := sorted(set(block) - {f.name for f in keys}):
+        raise CatalogueError(f"{name}: unknown key {', '.join(unknown)}")
+    for key in ("shape", "pixels", "chosen"):
+        if not isinstance(block.get(key, ()), tuple):
+            raise CatalogueError(f"{name}: {key} = {block[key]!r} is no tuple: (784,) is one")
+    if sum(key in block for key in ("beta", "codebook", "refused")) != 1:
+        raise CatalogueError(
+            f"{name}: give beta, or codebook and commitment, or the auditor's finding (refused)"
+        )
+    if block.get("refused", next(iter(SENTENCES))) not in SENTENCES:
+        raise CatalogueError(
+            f"{name}: refused = {block['refused']!r}: the auditor has no such code"
+        )
+    return Implementation(id=name, loss=loss, **block)
 
 
 OPERATORS = {

@@ -1,4 +1,4 @@
-"""Files that come with the library: the bundled sets, records, oracles and the catalogue."""
+"""Files that come with the library: the bundled sets, records and oracles."""
 
 from pathlib import Path
 

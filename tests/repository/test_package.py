@@ -49,7 +49,7 @@ def test_the_wheel_has_both_packages_and_their_data(wheel):
     folders = (ROOT / "vaeloss", ROOT / "sumormean")
     here = {p.relative_to(ROOT).as_posix() for folder in folders for p in folder.rglob("*.py")}
     assert here | {"vaeloss/py.typed", "sumormean/_data/digits28.npz"} <= names
-    assert {"sumormean/_data/runs/beta.json", "sumormean/_data/implementations.toml"} <= names
+    assert {"sumormean/_data/runs/beta.json", "sumormean/_data/oracles/chainer.npz"} <= names
     [scripts] = [text for name, text in files(wheel).items() if name.endswith("entry_points.txt")]
     assert b"vaeloss = vaeloss.cli:main" in scripts
 
