@@ -90,8 +90,8 @@ def test_the_numbers_of_the_table(row):
         return REDUCTIONS[reconstruction](bce) + REDUCTIONS[kl](pairs)
 
     found = audit_loss(loss_fn, data_shape=(28, 28), latent_dim=2)
-    assert np.isclose(found.scale, evaluate(c, D=784, M=2), rtol=1e-4)
+    assert np.isclose(found.c, evaluate(c, D=784, M=2), rtol=1e-4)
     assert np.isclose(found.beta, evaluate(beta, D=784, M=2), rtol=1e-4)
     printed = re.search(r"c = ([\d/]+),.*β = ([\d½]+)", mnist)
     numbers = [evaluate(text.replace("½", "1/2")) for text in printed.groups()]
-    assert np.allclose([found.scale, found.beta], numbers, rtol=1e-4)
+    assert np.allclose([found.c, found.beta], numbers, rtol=1e-4)
