@@ -9,6 +9,7 @@ the line of links between the pages, and each page says in which language it is.
 import re
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.addnodes import pending_xref
@@ -17,13 +18,27 @@ from sphinx.util.docutils import SphinxDirective
 
 from collected import claims_by_id
 
-# page: its language (BCP 47) and the name of the language in that language
-LANGUAGES = {
-    "book/use/short-answer-en": ("en", "English"),
-    "book/use/short-answer-zh": ("zh-Hans", "简体中文"),
-    "book/use/short-answer-vi": ("vi", "Tiếng Việt"),
-    "book/use/short-answer-ja": ("ja", "日本語"),
-}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def languages(root: Path) -> dict[str, tuple[str, str]]:
+    """Page -> its language (BCP 47) and the name of the language in that language.
+
+    The pages are those of the table of contents, in its order; each names its language at its top.
+    """
+    toc = (root / "_toc.yml").read_text(encoding="utf-8")
+    found = {}
+    for page in re.findall(r"^ *- file: (book/use/short-answer-\S+)$", toc, flags=re.MULTILINE):
+        text = (root / f"{page}.md").read_text(encoding="utf-8")
+        head = re.match(r"---\n(.*?)^---$", text, flags=re.DOTALL | re.MULTILINE)
+        keys = yaml.safe_load(head[1]) if head else {}
+        if missing := {"language", "language-name"} - set(keys):
+            raise ExtensionError(f"short_answer: {page}.md does not say {sorted(missing)}")
+        found[page] = (keys["language"], keys["language-name"])
+    return found
+
+
+LANGUAGES = languages(ROOT)
 CHAPTER = "book/ablate/collapse-threshold.ipynb"
 NUMBERS = {  # name in the pages: id and value of the claim of CHAPTER that prints it
     "beta_star": ("thresholds-on-mnist", "bernoulli"),

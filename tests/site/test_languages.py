@@ -63,6 +63,19 @@ def test_every_language_is_there_once():
     assert files == {page.rpartition("/")[2] for page in PAGES}
 
 
+def test_a_language_is_a_page_and_a_line_of_the_table_of_contents(tmp_path):
+    page = "book/use/short-answer-no"
+    (tmp_path / page).parent.mkdir(parents=True)
+    (tmp_path / "_toc.yml").write_text(f"  - file: {page}\n", encoding="utf-8")
+    (tmp_path / f"{page}.md").write_text(
+        '---\nlanguage: "nb"\nlanguage-name: "Norsk"\n---\n\n# Svar\n', encoding="utf-8"
+    )
+    assert short_answer.languages(tmp_path) == {page: ("nb", "Norsk")}
+    (tmp_path / f"{page}.md").write_text("# Svar\n", encoding="utf-8")
+    with pytest.raises(ExtensionError, match=f"{page}.md does not say"):
+        short_answer.languages(tmp_path)
+
+
 # The same in every language
 
 
