@@ -1,12 +1,14 @@
 """`make claims`: every claim of the book for five seeds and the three data sets, in an hour or two.
 
 Each notebook is executed 15 times, with another `SEED` and with another set in place of the first
-that it loads. How often a claim held and its smallest margin go to data/claims.json, from where the
+that it loads; with `--seeds 1` three times, once on each set. The full product is made before a
+release. How often a claim held and its smallest margin go to data/claims.json, from where the
 page "What this book claims" takes them. Exit status 1 if a claim failed anywhere.
 
-    python tools/claims.py [notebook ...]
+    python tools/claims.py [--seeds 5] [notebook ...]
 """
 
+import argparse
 import itertools
 import json
 import os
@@ -17,7 +19,7 @@ import joblib
 import running
 from tqdm import tqdm
 
-SEEDS = range(5)
+SEEDS = 5
 TABLE = running.ROOT / "data" / "claims.json"
 WORKERS = 2
 
@@ -73,12 +75,14 @@ def summary(claims: list[dict]) -> list[dict]:
 
 
 def write(notebook: str, rows: list[dict]) -> None:
-    """Put a notebook's rows into the table; the others stay, but for notebooks that are gone."""
+    """Put a notebook's rows into the table; the others stay, but for notebooks that are gone.
+
+    Each row has its number of runs: other notebooks may have been run with fewer seeds.
+    """
     known = json.loads(TABLE.read_text(encoding="utf-8"))["notebooks"] if TABLE.exists() else {}
     known[notebook] = rows
     table = {
         "command": "make claims",
-        "seeds": list(SEEDS),
         "sets": list(running.SETS),
         "notebooks": {n: known[n] for n in running.NOTEBOOKS if n in known},
     }
@@ -88,14 +92,20 @@ def write(notebook: str, rows: list[dict]) -> None:
     TABLE.write_text(text + "\n", encoding="utf-8")
 
 
-def main(asked: list[str]) -> int:
-    chosen = [os.path.relpath(Path(path).resolve(), running.ROOT) for path in asked]
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", help="all, if none is named")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many (default: %(default)s)")
+    asked = parser.parse_args(arguments)
+    if asked.seeds < 1:
+        parser.error("--seeds is at least 1")
+    chosen = [os.path.relpath(Path(path).resolve(), running.ROOT) for path in asked.notebooks]
     if unknown := set(chosen) - set(running.NOTEBOOKS):
         sys.exit(f"no notebook of the book: {', '.join(sorted(unknown))}")
     chosen = chosen or running.NOTEBOOKS
-    runs = list(itertools.product(chosen, running.SETS, SEEDS))
+    runs = list(itertools.product(chosen, running.SETS, range(asked.seeds)))
     claims: dict[str, list[dict]] = {notebook: [] for notebook in chosen}
-    waiting = dict.fromkeys(chosen, len(running.SETS) * len(SEEDS))
+    waiting = dict.fromkeys(chosen, len(running.SETS) * asked.seeds)
     failures = 0
     pool = joblib.Parallel(n_jobs=WORKERS, return_as="generator_unordered", batch_size=1)
     results = pool(joblib.delayed(one_run)(*run) for run in runs)

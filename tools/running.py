@@ -18,6 +18,8 @@ from types import ModuleType
 import nbformat
 import numpy as np
 
+from sumormean import claims
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -113,7 +115,16 @@ class Margins:
         self.found: list[dict] = []
         self._parts: list[float] | None = None
 
-    def claim(self, sentence: str, condition: Callable[[], bool], *, given: bool = True) -> None:
+    def claim(
+        self,
+        sentence: str,
+        condition: Callable[[], bool],
+        *,
+        id: str | None = None,
+        value: dict[str, float] | None = None,
+        given: bool = True,
+        recorded: bool = False,
+    ) -> None:
         self._parts = []
         try:
             holds = bool(condition()) if given else None
@@ -121,7 +132,8 @@ class Margins:
             parts, self._parts = self._parts, None
         margin = min(parts) if parts and given else None
         self.found.append({"claim": sentence, "holds": holds, "margin": margin})
-        print(f"✓ {sentence}")
+        # Prints as any other, and asks as much of id and value; whether it holds was decided above.
+        claims.claim(sentence, True, id=id, value=value, given=given, recorded=recorded)
 
     def compare(self, left, op: str, right):
         """`left op right`, one of < <= > >=, and its margin."""

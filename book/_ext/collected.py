@@ -1,18 +1,22 @@
 """Two pages collected from files: what the book claims, and what its notebooks cost to run.
 
 The claims are read from the notebooks' committed outputs when the site is built, so the page cannot
-fall behind them, and `make test` re-executes every one of them. How often a sentence held with
-other seeds and data, and by what margin, is in data/claims.json, which `make claims` writes. The
-run times are those of a test run (conftest.py measures it, `make times` takes it over) and of
-`make bench`. Chapters stand in the order of the table of contents.
+fall behind them, and `make test` re-executes every one of them. The number that a claim prints is
+read from its call in the source, by id and name, so no page parses a sentence. How often a sentence
+held with other seeds and data, and by what margin, is in data/claims.json, which `make claims`
+writes, under the sentence as it stands in the source. The run times are those of a test run
+(conftest.py measures it, `make times` takes it over) and of `make bench`. Chapters stand in the
+order of the table of contents.
 """
 
+import ast
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 CLAIMS = "data/claims.json"
+RECORDED = " (recorded)"  # what `claim` prints behind a sentence about data/runs/
 RUN_TIMES = "data/run-times.json"
 BENCH = "data/bench.json"
 
@@ -39,11 +43,61 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def printed(cells: list[dict]) -> list[tuple[str, bool]]:
+    """The sentences that claims printed in these cells, in order, and whether each is recorded.
+
+    >>> printed([{"outputs": [{"text": ["✓ Two is even.\\n", "✓ It ran. (recorded)\\n"]}]}])
+    [('Two is even.', False), ('It ran.', True)]
+    """
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    lines = "".join("".join(output.get("text", "")) for output in outputs).splitlines()
+    sentences = [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
+    return [(s.removesuffix(RECORDED), s.endswith(RECORDED)) for s in sentences]
+
+
 def claims(notebook: Path) -> list[str]:
     """The sentences that claims printed in a notebook, in order."""
-    outputs = [output for cell in read(notebook)["cells"] for output in cell.get("outputs", [])]
-    lines = "".join("".join(output.get("text", "")) for output in outputs).splitlines()
-    return [line.removeprefix("✓ ") for line in lines if line.startswith("✓ ")]
+    return [sentence for sentence, _ in printed(read(notebook)["cells"])]
+
+
+def claims_by_id(notebook: Path) -> dict[str, dict]:
+    """Id -> sentence and values of each claim of a notebook that has an id.
+
+    Raises
+    ------
+    ValueError
+        An id stands twice, id, sentence or values are not literals, or the cell's committed output
+        does not have the sentence.
+    """
+    found: dict[str, dict] = {}
+    for cell in read(notebook)["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or "id=" not in source:
+            continue
+        sentences = [sentence for sentence, _ in printed([cell])]
+        for call in claim_calls(source):
+            keywords = {k.arg: k.value for k in call.keywords}
+            if "id" not in keywords:
+                continue
+            parts = [call.args[0], keywords["id"], keywords.get("value", ast.Dict([], []))]
+            try:
+                sentence, name, values = map(ast.literal_eval, parts)
+            except ValueError as problem:
+                where = f"{notebook}: claim({ast.unparse(call.args[0])}, …)"
+                raise ValueError(f"{where}: id, sentence and value are literals") from problem
+            if name in found:
+                raise ValueError(f"{notebook}: two claims have the id {name!r}")
+            if sentence not in sentences:
+                raise ValueError(f"{notebook}: the claim {name!r} is not in its cell's output")
+            found[name] = {"sentence": sentence, "values": values}
+    return found
+
+
+def claim_calls(source: str) -> list[ast.Call]:
+    """The calls of `claim` in a cell; lines that speak to IPython are left out."""
+    lines = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+    calls = [node for node in ast.walk(ast.parse(lines)) if isinstance(node, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "claim"]
 
 
 def title(notebook: Path) -> str:
@@ -59,8 +113,8 @@ def plain(sentence: str) -> str:
 # The page of claims
 
 
-def verdict(row: dict | None) -> str:
-    """How a claim fared, in a few words.
+def verdict(row: dict | None, recorded: bool = False) -> str:
+    """How a claim fared, in a few words; reading a record again is no other run.
 
     >>> verdict({"runs": 15, "held": 15, "margin": 0.047})
     ' (15 of 15, 4.7 %)'
@@ -68,10 +122,12 @@ def verdict(row: dict | None) -> str:
     ' (5 of 5)'
     >>> verdict({"runs": 7, "held": 7, "margin": 1.0}), verdict({"runs": 7, "held": 7, "margin": 0})
     (' (7 of 7, 100 %)', ' (7 of 7, under 0.01 %)')
+    >>> verdict({"runs": 15, "held": 15, "margin": 0.047}, recorded=True)
+    ' (recorded, 4.7 %)'
     """
     if row is None:
-        return ""
-    held = f"{row['held']} of {row['runs']}"
+        return " (recorded)" if recorded else ""
+    held = "recorded" if recorded else f"{row['held']} of {row['runs']}"
     if "margin" not in row:
         return f" ({held})"
     percent = float(f"{100 * row['margin']:.2g}")
@@ -79,15 +135,23 @@ def verdict(row: dict | None) -> str:
 
 
 def claims_page(root: Path, notebooks: dict[str, Path]) -> str:
-    """A section for each notebook that claims something; behind a sentence, how it fared."""
+    """Both counts, then a section for each notebook that claims something.
+
+    Behind a sentence stands how it fared.
+    """
     measured = read(root / CLAIMS)["notebooks"]
-    text = ""
+    text, counts = "", {False: 0, True: 0}
     for page, path in notebooks.items():
         rows = {row["claim"]: row for row in measured.get(f"{page}.ipynb", [])}
-        if sentences := claims(path):
+        if found := printed(read(path)["cells"]):
             text += f"\n\n## {plain(title(path))}\n\nIn {{doc}}`/{page}`:\n\n"
-            text += "\n".join(f"- {plain(s)}{verdict(rows.get(s))}" for s in sentences)
-    return text
+            text += "\n".join(f"- {plain(s)}{verdict(rows.get(s), r)}" for s, r in found)
+        for _, recorded in found:
+            counts[recorded] += 1
+    return (
+        f"\n\n**{counts[False]} sentences are computed anew in every test run, "
+        f"{counts[True]} are read from records of longer runs.**{text}"
+    )
 
 
 # The page of run times

@@ -2,45 +2,61 @@
 
 The prose of each page is written by hand. All else has one source: the table of reductions and the
 code are those of the first page (`{reductions}`, `{literalinclude}`), and the measured numbers are
-read from the claims of CHAPTER (`{{ beta_star }}` and so on). `{languages}` writes the
-line of links between the pages, and each page says in which language it is.
+those of the claims of CHAPTER, asked for by id (`{{ beta_star }}` and so on). `{languages}` writes
+the line of links between the pages, and each page says in which language it is.
 """
 
 import re
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.addnodes import pending_xref
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from collected import claims
+from collected import claims_by_id
 
-# page: its language (BCP 47) and the name of the language in that language
-LANGUAGES = {
-    "book/use/short-answer-en": ("en", "English"),
-    "book/use/short-answer-zh": ("zh-Hans", "简体中文"),
-    "book/use/short-answer-vi": ("vi", "Tiếng Việt"),
-    "book/use/short-answer-ja": ("ja", "日本語"),
-}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def languages(root: Path) -> dict[str, tuple[str, str]]:
+    """Page -> its language (BCP 47) and the name of the language in that language.
+
+    The pages are those of the table of contents, in its order; each names its language at its top.
+    """
+    toc = (root / "_toc.yml").read_text(encoding="utf-8")
+    found = {}
+    for page in re.findall(r"^ *- file: (book/use/short-answer-\S+)$", toc, flags=re.MULTILINE):
+        text = (root / f"{page}.md").read_text(encoding="utf-8")
+        head = re.match(r"---\n(.*?)^---$", text, flags=re.DOTALL | re.MULTILINE)
+        keys = yaml.safe_load(head[1]) if head else {}
+        if missing := {"language", "language-name"} - set(keys):
+            raise ExtensionError(f"short_answer: {page}.md does not say {sorted(missing)}")
+        found[page] = (keys["language"], keys["language-name"])
+    return found
+
+
+LANGUAGES = languages(ROOT)
 CHAPTER = "book/ablate/collapse-threshold.ipynb"
-NUMBERS = {  # name in the pages: where CHAPTER claims it
-    "beta_star": r"On MNIST β\* is (\S+) \(Bernoulli\)",
-    "beta_star_squared": r"On MNIST β\* is .* and (\S+) \(Gaussian, σ² = 1\)\.",
-    "budget": r"On MNIST the bounds are .* and (\S+) nats\.",
+NUMBERS = {  # name in the pages: id and value of the claim of CHAPTER that prints it
+    "beta_star": ("thresholds-on-mnist", "bernoulli"),
+    "beta_star_squared": ("thresholds-on-mnist", "gaussian"),
+    "budget": ("budgets-on-mnist", "bernoulli"),
 }
 SAME_IN_ALL = {"KL", "MNIST", "ELBO"}
 
 
-def numbers(sentences: list[str]) -> dict[str, str]:
-    """The numbers that the pages quote, out of the claims of CHAPTER."""
+def numbers(claims: dict[str, dict]) -> dict[str, str]:
+    """The numbers that the pages quote, out of the claims of CHAPTER (`claims_by_id`)."""
     found = {}
-    for name, pattern in NUMBERS.items():
-        matches = [match[1] for s in sentences if (match := re.fullmatch(f"{pattern}.*", s))]
-        if len(matches) != 1:
-            raise ExtensionError(f"short_answer: no claim of {CHAPTER} reads {pattern!r}")
-        found[name] = matches[0]
+    for name, (claim, value) in NUMBERS.items():
+        if claim not in claims:
+            raise ExtensionError(f"short_answer: no claim of {CHAPTER} has the id {claim!r}")
+        if value not in claims[claim]["values"]:
+            raise ExtensionError(f"short_answer: the claim {claim!r} has no value {value!r}")
+        found[name] = f"{claims[claim]['values'][value]}"
     return found
 
 
@@ -120,7 +136,11 @@ class Languages(SphinxDirective):
 def add_numbers(app, config) -> None:
     notebook = Path(app.srcdir) / CHAPTER
     if notebook.is_file():
-        config.myst_substitutions = {**config.myst_substitutions, **numbers(claims(notebook))}
+        try:
+            found = numbers(claims_by_id(notebook))
+        except ValueError as problem:
+            raise ExtensionError(f"short_answer: {problem}") from problem
+        config.myst_substitutions = {**config.myst_substitutions, **found}
 
 
 def mark_language(app, doctree) -> None:

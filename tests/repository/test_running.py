@@ -68,6 +68,28 @@ def test_a_claim_about_another_data_set_does_not_count(capsys):
     assert capsys.readouterr().out == "✓ c\n"
 
 
+def test_id_value_and_record_pass_through(capsys):
+    [found] = claimed("claim('c is 3', 3 < 4, id='c', value={'three': 3}, recorded=True)")
+    assert found == {"claim": "c is 3", "holds": True, "margin": 0.25}
+    assert capsys.readouterr().out == "✓ c is 3 (recorded)\n"
+    with pytest.raises(ValueError, match="does not stand in"):
+        claimed("claim('c is 3', 3 < 4, id='c', value={'four': 4})")
+
+
+@pytest.mark.parametrize(("options", "runs"), [([], 15), (["--seeds", "1"], 3)])
+def test_claims_runs_so_many_seeds_on_each_set(notebook, monkeypatch, tmp_path, options, runs):
+    made, written = [], []
+    path = notebook(FIRST)
+    monkeypatch.setattr(running, "NOTEBOOKS", [path])
+    monkeypatch.setattr(claims, "one_run", lambda *run: made.append(run) or (run[0], []))
+    monkeypatch.setattr(claims, "write", lambda name, rows: written.append(name))
+    monkeypatch.setattr(claims, "WORKERS", 1)
+    assert claims.main([*options, str(tmp_path / path)]) == 0
+    assert len(set(made)) == len(made) == runs and written == [path]
+    with pytest.raises(SystemExit):
+        claims.main(["--seeds", "0"])
+
+
 @pytest.fixture
 def notebook(tmp_path, monkeypatch):
     """A function that writes a notebook of some cells and returns its path below the root."""

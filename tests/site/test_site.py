@@ -167,6 +167,22 @@ def test_the_page_of_claims_has_every_claim(html):
         assert len(section("li")) == len(sentences) > 0, name
 
 
+def test_the_page_of_claims_tells_live_and_recorded_apart(html):
+    cells = [
+        c for name in site_check.chapters() for c in collected.read(ROOT / f"{name}.ipynb")["cells"]
+    ]
+    recorded = [r for _, r in collected.printed(cells)]
+    page = parsed(html, "book/reference/claims").select_one("article")
+    shown = [item.get_text() for item in page.select("section section li")]
+    assert [bool(re.search(r"\(recorded[^()]*\)$", item)) for item in shown] == recorded
+    assert 0 < sum(recorded) < len(recorded) / 2
+    # A record that is read again is no run of its own.
+    of_records = [s for s, r in zip(shown, recorded, strict=True) if r]
+    assert not any(re.search(r"\d+ of \d+[^()]*\)$", s) for s in of_records)
+    counts = f"{recorded.count(False)} sentences are computed anew in every test run, "
+    assert counts + f"{recorded.count(True)} are read from records" in page.get_text()
+
+
 def test_a_claim_is_shown_as_it_was_printed():
     assert collected.plain("a_b * <c> [d] $x$") == r"a\_b \* \<c\> \[d\] \$x\$"
 

@@ -175,6 +175,21 @@ def test_claim_prints_or_raises(capsys):
         claim("All of them.", np.array([True, False]))
 
 
+def test_a_claim_with_values_prints_them(capsys):
+    claim("β* is 5.12, not 32.2.", True, id="a-b", value={"b": 32.2, "a": 5.12}, recorded=True)
+    assert capsys.readouterr().out == "✓ β* is 5.12, not 32.2. (recorded)\n"
+    for value in (5.1, 12, 2.2, 5.13):
+        with pytest.raises(ValueError, match=f"value a = {value} does not stand in"):
+            claim("β* is 5.12, not 32.2.", True, id="a", value={"a": value})
+    for value in ("5.12", True, None):
+        with pytest.raises(TypeError, match="'a' of a claim is a number"):
+            claim("β* is 5.12.", True, id="a", value={"a": value})
+    with pytest.raises(ValueError, match="needs an id"):
+        claim("β* is 5.12.", True, value={"a": 5.12})
+    with pytest.raises(ValueError, match="slug"):
+        claim("β* is 5.12.", True, id="On MNIST")
+
+
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="no images"):
         fit(mlp_vae(), np.zeros((0, 28, 28)), negative_elbo, steps=1)
