@@ -1,6 +1,7 @@
-"""A toy loss and a toy likelihood: each is added by one file, to a copy of the checkout."""
+"""The guide's own loss and likelihood, added to a copy of the checkout by one file each."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", GUIDE, flags=re.DOTALL | re.MULTILINE)
+[LIKELIHOOD] = [block for block in BLOCKS if block.startswith("def exponential")]
+[LOSS] = [block for block in BLOCKS if block.startswith("@entry")]
 
 
 @pytest.fixture
@@ -39,58 +44,19 @@ def add(path: Path, text: str, before: str | None = None) -> None:
     path.write_text(text if before is not None else old + text, encoding="utf-8")
 
 
-TOY_LOSS = """
-
-@entry(
-    title="A toy",
-    repository="me/toy",
-    path="train.py",
-    commit="0123abc",
-    terms="mean_BD SE + 3 mean_B sum_M KL",
-    likelihood="gaussian",
-    data="any",
-    shape=(5,),
-    latent_dim=2,
-    batch_size=8,
-    c="2/D",
-    beta="{beta}",
-    sigma2="{beta}",
-    surprise="A toy.",
-)
-def {name}(x, x_hat, mu, log_var):
-    return (x - x_hat).square().mean() + 3 * kl(mu, log_var).sum(1).mean()
-"""
-
-
 def test_a_toy_loss_can_be_added(checkout):
     family = checkout / "sumormean" / "catalogue" / "losses" / "tutorials.py"
-    add(family, TOY_LOSS.format(name="toy_loss", beta="3*D/2"))
-    add(family, TOY_LOSS.format(name="toy_loss_with_a_wrong_beta", beta="3*D"))
-    tests = ["-m", "pytest", "-q", "-rA", "test_catalogue.py", "-k", "toy or has_a_block"]
+    add(family, f"\n\n{LOSS}")
+    wrong = LOSS.replace("0.001*D/2", "0.001*D").replace("my_loss", "my_loss_with_a_wrong_beta")
+    add(family, f"\n\n{wrong}")
+    tests = ["-m", "pytest", "-q", "-rA", "test_catalogue.py", "-k", "my-loss or has_a_block"]
     done = run(checkout, *tests, "-p", "no:cacheprovider")
     said = done.stdout + done.stderr
     test = "test_catalogue.py::test_the_auditor_finds_what_the_block_says"
-    assert f"PASSED {test}[toy-loss]\n" in said, said
-    assert f"FAILED {test}[toy-loss-with-a-wrong-beta]" in said, said
+    assert f"PASSED {test}[my-loss]\n" in said, said
+    assert f"FAILED {test}[my-loss-with-a-wrong-beta]" in said, said
     assert "1 failed, 2 passed" in said, said  # the last one: all functions are entries
 
-
-TOY_LIKELIHOOD = """
-def exponential(link: str = "mean") -> Likelihood:
-    return Likelihood(
-        "exponential",
-        "mean",
-        {
-            "mean": lambda x, mean: torch.log(mean) + x / mean,
-            "log": lambda x, out: out + x * torch.exp(-out),
-        },
-        support=(0.0, math.inf),
-        variance=lambda mean, spread: np.square(mean),
-        cost=lambda mean: 1 + np.log(mean),
-    ).with_link(link)
-
-
-"""
 
 ASKED_ABOUT_IT = """
 import numpy as np
@@ -137,7 +103,7 @@ if __name__ == "__main__":
 
 def test_a_toy_likelihood_can_be_added(checkout):
     path = checkout / "vaeloss" / "likelihoods" / "likelihood.py"
-    add(path, TOY_LIKELIHOOD.lstrip(), before="FAMILIES: dict")
+    add(path, f"{LIKELIHOOD}\n\n", before="FAMILIES: dict")
     add(path, '    "exponential": exponential,\n', before='    "poisson": poisson,\n')
     (checkout / "toy.py").write_text(ASKED_ABOUT_IT, encoding="utf-8")
     done = run(checkout, "toy.py")
