@@ -89,7 +89,7 @@ def bracket_threshold(
     alive = _Antithetic(model)
     train = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
     for _ in range(5):
-        fit(alive, x, _antithetic_loss(nll, guess / 2), **train)
+        fit(alive, x, antithetic_loss(nll, guess / 2), **train)
         if _code_variance(alive, x) > 0.01:
             break
     else:
@@ -102,7 +102,7 @@ def bracket_threshold(
         history = fit(
             whisper,
             x,
-            _antithetic_loss(nll, beta),
+            antithetic_loss(nll, beta),
             evaluate=lambda m: {"variance": _code_variance(m, x)},
             every=-(-steps // 8),
             **train,
@@ -159,7 +159,9 @@ class _Antithetic(nn.Module):
         return self.vae.decoder(torch.cat([mu + noise, mu - noise])), mu, log_var
 
 
-def _antithetic_loss(nll, beta: float):
+def antithetic_loss(nll, beta: float):
+    """The loss of the search, ``nll + beta * KL``; out holds both signs of the noise, (2B, ...)."""
+
     def loss_fn(x, out, mu, log_var):
         return nll(torch.cat([x, x]), out).view(2, -1).mean(0) + beta * kl_standard_normal(
             mu, log_var

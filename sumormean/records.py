@@ -1,10 +1,69 @@
-"""What a record says of how it was made."""
+"""Records: how they are written and read, and what one says of how it was made.
 
+A record is one JSON file in data/runs/, made once, with long runs. The chapters read it.
+"""
+
+import contextlib
+import json
 import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 import torch
+
+from sumormean.data import bundled
+
+
+def load_record(name: str) -> dict:
+    """The record data/runs/NAME.json; what lies beside it in NAME.npz is under "arrays".
+
+    Raises
+    ------
+    DataError
+        There is no such record.
+
+    Examples
+    --------
+    >>> len(load_record("beta")["rows"]), load_record("beta")["arrays"]["samples"].shape
+    (63, (63, 10, 28, 28))
+    """
+    path = bundled(f"runs/{name}.json")
+    record = json.loads(path.read_text("utf-8"))
+    beside = path.with_suffix(".npz")
+    if beside.is_file():
+        with np.load(beside, allow_pickle=False) as arrays:
+            record["arrays"] = {key: arrays[key] for key in arrays.files}
+    return record
+
+
+def write_record(path: Path, record: dict, arrays: dict[str, np.ndarray] | None = None) -> None:
+    """Write what ``load_record`` reads: JSON values, and arrays, if any, to an .npz beside them."""
+    if arrays:
+        with whole_file(path.with_suffix(".npz")) as file:
+            np.savez_compressed(file, **arrays)
+    text = json.dumps({key: record[key] for key in record if key != "rows"}, indent=1)
+    if "rows" in record:
+        # One row per line: readable, and a changed run is a changed line.
+        lines = ",\n".join(json.dumps(row) for row in record["rows"])
+        text = text.removesuffix("\n}") + f',\n "rows": [\n{lines}\n]}}'
+    with whole_file(path) as file:
+        file.write(f"{text}\n".encode())
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that appears under its name once it is complete.
+
+    Whoever reads, or goes on after an interruption, sees the whole file, or the one before it.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    with open(partial, "wb") as file:
+        yield file
+    os.replace(partial, path)
 
 
 def machine() -> str:

@@ -21,6 +21,8 @@ import torch  # noqa: F401
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from sumormean.records import whole_file
+
 
 def grid(**axes: Iterable) -> list[dict]:
     """All combinations of the axes' values, the last axis running fastest.
@@ -99,7 +101,8 @@ def sweep(
         for key, row in parallel(joblib.delayed(_one)(run, key, runs[key]) for key in missing):
             rows[key] = row
             if store is not None:
-                _write(store / f"{key}.json", row)
+                with whole_file(store / f"{key}.json") as file:
+                    file.write(json.dumps(row, default=_plain).encode())
             bar.update()
     return [rows[key] for key in runs]
 
@@ -148,13 +151,6 @@ def _finished(store: Path, runs: dict[str, dict]) -> dict[str, dict]:
     paths = {key: store / f"{key}.json" for key in runs}
     rows = {key: json.loads(p.read_text("utf-8")) for key, p in paths.items() if p.exists()}
     return {key: row for key, row in rows.items() if row["error"] is None}
-
-
-def _write(path: Path, row: dict) -> None:
-    # A reader, or a second sweep, sees a whole file or none.
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(row, default=_plain), "utf-8")
-    os.replace(partial, path)
 
 
 def _plain(value):

@@ -52,6 +52,7 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    on_step: Callable[[int], None] | None = None,
     evaluate: Callable[[nn.Module], dict] | None = None,
     every: int | None = None,
 ) -> History:
@@ -75,6 +76,11 @@ def fit(
     device : device or str, optional
         To move the model to before it trains. Default: it trains, and stays, where it is, so that
         what comes after finds it there.
+    on_step : callable, optional
+        ``on_step(step)`` is called in every step, the first of which is 0, when the gradients are
+        there and before the optimiser moves. It may change them, in ``.grad``, or set one to None,
+        and then that parameter stays where it is. What it sets for the loss function, such as a
+        weight, counts from the next step on.
     evaluate, every : callable, int
         ``evaluate(model)`` is called every so many steps (default: after each epoch) and after the
         last one; its dicts end up in ``History.evals``.
@@ -132,6 +138,8 @@ def fit(
             loss = loss_fn(x_batch, *model(x_batch, noise)).mean()
             optimizer.zero_grad()
             loss.backward()
+            if on_step is not None:
+                on_step(step)
             optimizer.step()
             losses[step] = loss.detach()
             bar.update()

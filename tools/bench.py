@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -244,13 +243,13 @@ def site_rows() -> Iterator[dict]:
 
 
 def main() -> int:
-    from sumormean.records import machine
+    from sumormean.records import machine, versions
 
     rows = []
     table = {
         "command": "make bench",
         "machine": machine(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": versions(*PACKAGES),
         "rows": rows,
     }
     for measure in (import_rows, training_rows, threshold_rows, audit_rows, sweep_rows, site_rows):

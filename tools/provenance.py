@@ -69,7 +69,7 @@ def simple(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, list[ast.Call]]]:
 def from_records(sources: list[str]) -> list[tuple[str, bool, bool]]:
     """For each claim of a notebook: its sentence, if it says `recorded`, and if it reads a record.
 
-    >>> from_records(['a = bundled("runs/b.json")\\nclaim("c", a > 1)\\nclaim("d", f(2))'])
+    >>> from_records(['a = load_record("b")\\nclaim("c", a > 1)\\nclaim("d", f(2))'])
     [("'c'", False, True), ("'d'", False, False)]
     """
     found, records = [], set()
@@ -77,7 +77,7 @@ def from_records(sources: list[str]) -> list[tuple[str, bool, bool]]:
     def reads(node: ast.AST) -> bool:
         literals = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
         path = any(isinstance(value, str) and value.startswith("runs/") for value in literals)
-        return path or bool(names(node) & records)
+        return path or "load_record" in names(node) or bool(names(node) & records)
 
     for source in sources:
         for statement, claims in simple(parse(source).body):

@@ -5,7 +5,6 @@ interruption, the command goes on where it stopped.
 """
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from sumormean.data import DataError
 from sumormean.experiments import beta, calibrated, rebalancing, scale, threshold
-from sumormean.records import machine, versions
+from sumormean.records import machine, versions, write_record
 from sumormean.sweep import sweep
 
 EXPERIMENTS = {
@@ -47,18 +46,18 @@ def record(name: str, out: Path, jobs: int = 2, cluster: str | None = None) -> P
     errors = [row["error"] for row in rows if row["error"] is not None]
     if errors:
         raise RuntimeError(f"{len(errors)} of {len(rows)} runs failed, the first with {errors[0]}")
-    if arrays := experiment.ARRAYS:
-        columns = {key: np.array([row.pop(key) for row in rows], arrays[key]) for key in arrays}
-        np.savez_compressed(out / f"{name}.npz", **columns)
-    head = {
+    arrays = {
+        key: np.array([row.pop(key) for row in rows], dtype)
+        for key, dtype in experiment.ARRAYS.items()
+    }
+    made = {
         "command": f"python -m sumormean ablate {name}",
         "versions": versions("torch", "numpy"),
         "machine": machine(),
+        "rows": rows,
     }
-    # One row per line: readable, and a changed run is a changed line.
-    lines = ",\n".join(json.dumps(row) for row in rows)
     path = out / f"{name}.json"
-    path.write_text(json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n]}}\n', "utf-8")
+    write_record(path, made, arrays)
     shutil.rmtree(partial)
     return path
 

@@ -10,7 +10,7 @@ import torch
 
 from sumormean.experiments.common import data_set, to_bytes
 from sumormean.models import mlp_vae
-from sumormean.training import fit
+from sumormean.training import LossFn, fit
 from vaeloss.collapse import collapse_spectrum
 from vaeloss.likelihoods import bernoulli_nll, kl_standard_normal
 from vaeloss.metrics import live_units, output_spread, posterior, rate_distortion, reconstructions
@@ -46,21 +46,34 @@ def settings() -> list[dict]:
     return rows
 
 
+def beta_loss(beta: float) -> LossFn:
+    """Summed cross-entropy plus β times the KL: (B,) nats."""
+
+    def loss_fn(x, logits, mu, log_var):
+        return bernoulli_nll(x, logits) + beta * kl_standard_normal(mu, log_var)
+
+    return loss_fn
+
+
 def run(data: str, latent_dim: int, hidden: int, beta: float, seed: int) -> dict:
     """One β: both terms over training, live units, and what the network shows."""
     sets = data_set(data)
     x_test = sets.x_test[:2000]
     model = mlp_vae(latent_dim=latent_dim, hidden=(hidden,), seed=seed)
 
-    def loss_fn(x, logits, mu, log_var):
-        return bernoulli_nll(x, logits) + beta * kl_standard_normal(mu, log_var)
-
     def evaluate(model):
         kl, bce = rate_distortion(model, x_test[:1000], bernoulli_nll)
         return {"kl": kl, "bce": bce}
 
     history = fit(
-        model, sets.x_train, loss_fn, steps=600, lr=3e-3, seed=seed, evaluate=evaluate, every=30
+        model,
+        sets.x_train,
+        beta_loss(beta),
+        steps=600,
+        lr=3e-3,
+        seed=seed,
+        evaluate=evaluate,
+        every=30,
     )
     mu, _ = posterior(model, x_test)
     kl, bce = rate_distortion(model, x_test, bernoulli_nll)

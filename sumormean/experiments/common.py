@@ -1,11 +1,11 @@
 """What the recorded experiments share: data loaded once per process, and what is measured."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sumormean.data import load
 from sumormean.models import VAE
@@ -36,6 +36,17 @@ def train_and_test(data: str) -> tuple[Tensor, Tensor, np.ndarray]:
     sets = data_set(data)
     pick = np.random.default_rng(0).permutation(len(sets.x_test))[:500]
     return torch.as_tensor(sets.x_train), torch.as_tensor(sets.x_test[pick]), sets.y_test[pick]
+
+
+def adam(model: VAE, others: Iterable[nn.Parameter] = ()) -> torch.optim.Adam:
+    """The optimiser of the networks that are compared, and of a variance beside them.
+
+    log σ² has a way of several units to go, a weight has not: its rate is ten times theirs.
+    """
+    groups = [{"params": model.parameters()}]
+    if others := list(others):
+        groups.append({"params": others, "lr": 2e-2})
+    return torch.optim.Adam(groups, lr=2e-3)
 
 
 def common_measures(model: VAE, x_train: Tensor, x_test: Tensor) -> dict:
@@ -81,6 +92,21 @@ def squared_error(model: VAE) -> Callable[[Tensor, Tensor], Tensor]:
         return (x - model.pixel_mean(out)).square().flatten(1).mean(1)
 
     return mse
+
+
+def random_batch(
+    generator: torch.Generator, data_shape: tuple[int, ...] = (28, 28), latent_dim: int = M
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x, out, mu, log_var of eight images, float64, to see whether two losses are the same.
+
+    Examples
+    --------
+    >>> [tuple(t.shape) for t in random_batch(torch.Generator().manual_seed(0), (49,), 2)]
+    [(8, 49), (8, 49), (8, 2), (8, 2)]
+    """
+    draw = {"generator": generator, "dtype": torch.float64}
+    x, out = torch.rand(8, *data_shape, **draw), torch.randn(8, *data_shape, **draw)
+    return x, out, torch.randn(8, latent_dim, **draw), torch.randn(8, latent_dim, **draw)
 
 
 def to_bytes(images: Tensor) -> np.ndarray:

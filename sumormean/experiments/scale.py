@@ -13,7 +13,7 @@ from torch import Tensor
 from sumormean.experiments.common import data_set
 from sumormean.models import mlp_vae
 from sumormean.sweep import grid
-from sumormean.training import fit
+from sumormean.training import LossFn, fit
 from vaeloss.collapse import collapse_threshold
 from vaeloss.likelihoods import bernoulli_nll
 from vaeloss.metrics import live_units, posterior, rate_distortion
@@ -62,7 +62,7 @@ def resampled_threshold(data: str, side: int) -> float:
     return collapse_threshold(resampled(data, side)[0])
 
 
-def reduced_loss(name: str):
+def reduced_loss(name: str) -> LossFn:
     """The four losses, written as people write them: reconstruction / KL."""
 
     def loss_fn(x, logits, mu, log_var):

@@ -20,6 +20,7 @@ ARCHITECTURES = {
     "mlp": (lambda seed: mlp_vae(hidden=(128,), activation=nn.Tanh, seed=seed), 400),
     "conv": (lambda seed: conv_vae(channels=4, activation=nn.Tanh, seed=seed), 300),
 }
+LIKELIHOODS = {"bernoulli": bernoulli_nll, "gaussian": gaussian_nll}
 
 
 def settings() -> list[dict]:
@@ -27,7 +28,7 @@ def settings() -> list[dict]:
     return grid(
         architecture=ARCHITECTURES,
         data=["mnist", "fashion_mnist", "digits28"],
-        likelihood=["bernoulli", "gaussian"],
+        likelihood=LIKELIHOODS,
     )
 
 
@@ -40,7 +41,7 @@ def run(data: str, likelihood: str, architecture: str, seed: int) -> dict:
     constant = x.mean(0)
     if likelihood == "bernoulli":
         constant = torch.logit(constant.clamp(1e-4, 1 - 1e-4))
-    nll = bernoulli_nll if likelihood == "bernoulli" else gaussian_nll
+    nll = LIKELIHOODS[likelihood]
     make, steps = ARCHITECTURES[architecture]
     found = bracket_threshold(make(seed), x, nll, constant, predicted, steps=steps, seed=seed)
     return {

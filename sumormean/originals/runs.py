@@ -7,7 +7,6 @@ JSON record in data/runs/: config, versions, machine, history, seconds. The sett
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from sumormean.data import load
 from sumormean.originals.chainer import ChainerRun
 from sumormean.originals.configs import CONFIGS, Config
-from sumormean.records import machine, versions
+from sumormean.records import machine, versions, whole_file, write_record
 from vaeloss.metrics import live_units, output_spread
 
 # All randomness of an epoch comes from (seed, epoch), so a checkpoint needs weights and optimiser
@@ -118,15 +117,14 @@ def reproduce(config: Config, out: Path, x_train: np.ndarray, x_test: np.ndarray
         "runs": saved["done"],
     }
     path = out / f"{config.name}.json"
-    path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
+    write_record(path, _rounded(record))
     checkpoint.unlink()
     return path
 
 
 def _save(saved: dict, checkpoint: Path) -> None:
-    temporary = checkpoint.with_suffix(".tmp")
-    torch.save(saved, temporary)
-    os.replace(temporary, checkpoint)  # atomic: an interruption leaves the old one or the new one
+    with whole_file(checkpoint) as file:
+        torch.save(saved, file)
 
 
 def _prefixed(prefix: str, values: dict) -> dict:

@@ -186,7 +186,7 @@ def test_alone_and_unstamped_it_says_what_to_do(bare, tmp_path):
     (tmp_path / "alone" / "cell.ipy").write_text(script)
     done = run("IPython", "cell.ipy", cwd=tmp_path / "alone")
     plain = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
-    message = "AssertionError: sumormean is missing: run this notebook in a clone of the book"
+    message = "AssertionError: sumormean is missing: run this in a clone of the book"
     assert done.returncode != 0 and message in plain and "During handling" not in plain
     assert installed(site) == []
 

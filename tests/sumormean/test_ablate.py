@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sumormean.__main__ import main
-from sumormean.data import bundled
-from sumormean.experiments import scale
+from sumormean.experiments import ablate, beta, scale
+from sumormean.records import load_record, whole_file
 from vaeloss.audit import audit_loss
 
 
@@ -21,6 +21,15 @@ def test_the_losses_weigh_what_the_chapter_says(loss, side, latent_dim):
     found = audit_loss(of_probabilities, data_shape=(side, side), latent_dim=latent_dim)
     assert str(found.likelihood) == "bernoulli"
     assert found.beta == pytest.approx(scale.loss_beta(loss, side**2, latent_dim), rel=1e-3)
+
+
+@pytest.mark.parametrize("weight", [0.0, 5.28, 784.0])
+def test_beta_is_the_weight_of_the_kl(weight):
+    def of_probabilities(x, x_hat, mu, log_var):
+        return beta.beta_loss(weight)(x, torch.logit(x_hat), mu, log_var)
+
+    found = audit_loss(of_probabilities, data_shape=(14, 14), latent_dim=2)
+    assert found.beta == pytest.approx(weight, rel=1e-3)
 
 
 def test_resampling_keeps_the_mean_and_the_range():
@@ -65,13 +74,29 @@ def test_a_record_resumes_after_a_failure(tiny, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["scale.json", "scale.npz"]
 
 
+def test_a_file_is_whole_or_the_one_before(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as file:
+        file.write(b"aft")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"before"
+    with whole_file(path) as file:
+        file.write(b"after")
+        assert path.read_bytes() == b"before"
+    assert path.read_bytes() == b"after" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
 @pytest.mark.parametrize(
     ("name", "count"),
     [("threshold", 18), ("beta", 63), ("scale", 140), ("calibrated", 72), ("rebalancing", 48)],
 )
 def test_the_records_hold_the_whole_grid_without_a_failure(name, count):
-    rows = json.loads(bundled(f"runs/{name}.json").read_text("utf-8"))["rows"]
+    record = load_record(name)
+    rows, arrays = record["rows"], record.get("arrays", {})
     assert len(rows) == count
+    assert arrays.keys() == ablate.EXPERIMENTS[name].ARRAYS.keys()
+    assert all(len(array) == count for array in arrays.values())
     assert all(row["error"] is None for row in rows)
     keys = [
         "architecture",

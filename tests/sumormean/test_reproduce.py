@@ -10,12 +10,13 @@ import torch
 
 from sumormean import records
 from sumormean.__main__ import main
-from sumormean.data import bundled, load
+from sumormean.data import load
 from sumormean.originals import keras as keras_models
 from sumormean.originals import runs
 from sumormean.originals.chainer import ChainerRun, chainer_terms
 from sumormean.originals.configs import CONFIGS
 from sumormean.originals.keras import KerasRun, keras_terms
+from sumormean.records import load_record
 from vaeloss.audit import audit_loss
 
 BETA = {
@@ -45,7 +46,7 @@ def losses(path):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_record_is_what_the_code_would_run(name):
-    record = json.loads(bundled(f"runs/{name}.json").read_text())
+    record = load_record(name)
     config = CONFIGS[name]
     # a run may be shorter than the original (--epochs), and then the record says how long it was
     epochs = record["config"]["epochs"]

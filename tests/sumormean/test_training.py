@@ -72,6 +72,45 @@ def test_evaluations_come_every_so_many_steps_and_at_the_end(digits):
     assert modes == [False] * 3 and not model.training
 
 
+def test_on_step_comes_between_the_gradients_and_the_step(digits):
+    """It sees each step once, with gradients of this batch and the weights that made them."""
+    model = mlp_vae(hidden=(8,))
+    weight, events = 1.0, []
+
+    def loss_fn(*args):
+        events.append(("loss", weight, weights(model)))
+        return weight * negative_elbo(*args)
+
+    def on_step(step):
+        nonlocal weight
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+        events.append((step, gradient, weights(model)))
+        weight = 0.0  # from the next step on
+
+    sgd = torch.optim.SGD(model.parameters(), lr=1e-4)
+    fit(model, digits.x_train, loss_fn, steps=3, optimizer=sgd, on_step=on_step)
+    losses, steps = events[::2], events[1::2]
+    assert [value for _, value, _ in losses] == [1.0, 0.0, 0.0]
+    assert [step for step, _, _ in steps] == [0, 1, 2]
+    assert all(torch.equal(a, b) for (_, _, a), (_, _, b) in zip(losses, steps, strict=True))
+    assert steps[0][1].any() and not steps[1][1].any()
+    torch.testing.assert_close(losses[1][2], losses[0][2] - 1e-4 * steps[0][1])
+    assert torch.equal(weights(model), losses[1][2])
+
+
+def test_a_gradient_that_on_step_drops_moves_nothing(digits):
+    model = mlp_vae(hidden=(8,))
+    before = [weights(model.encoder), weights(model.decoder)]
+
+    def on_step(step):
+        for parameter in model.decoder.parameters():
+            parameter.grad = None
+
+    fit(model, digits.x_train, negative_elbo, steps=3, on_step=on_step)
+    assert not torch.equal(weights(model.encoder), before[0])
+    assert torch.equal(weights(model.decoder), before[1])
+
+
 def test_a_summed_batch_loss_and_a_per_sample_loss_train_alike_under_sgd(digits):
     ends = []
     for loss_fn, lr in [(negative_elbo, 1e-3), (lambda *a: 2 * negative_elbo(*a).mean(), 5e-4)]:
