@@ -7,7 +7,7 @@ sigmoid(out), of the continuous Bernoulli the mean that belongs to its logits.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -159,7 +159,7 @@ class Method:
 
     name: str
     noise: Callable[[Tensor], Noise]
-    pixel_mean: Callable[[Tensor], Tensor] = torch.sigmoid
+    pixel_mean: Callable[[Tensor], Tensor] = field(default_factory=lambda: torch.sigmoid)
 
 
 METHODS = {
