@@ -67,9 +67,10 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab
 notebooks: $(STAMP)  ## execute the notebooks in place, all or NB=path; their outputs are what is committed
 	@for notebook in $(NB); do \
 	  echo "== executing $$notebook"; \
-	  $(ONE_THREAD) $(QUIET) $(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace --coalesce-streams \
+	  $(ONE_THREAD) $(QUIET) $(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace \
 	    --ExecutePreprocessor.kernel_name=python3 --ExecutePreprocessor.record_timing=False \
 	    --ExecutePreprocessor.timeout=600 "$$notebook" && \
+	  $(BIN)/jupyter nbconvert --log-level=WARN --to notebook --inplace --coalesce-streams "$$notebook" && \
 	  $(BIN)/jupytext --quiet --update-metadata '{"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"version": null}}' "$$notebook" \
 	  || exit 1; \
 	done
