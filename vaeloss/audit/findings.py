@@ -72,9 +72,7 @@ SENTENCES = {
     "negative-c": "c is negative: something to maximise, not a loss; check the sign",
     # what to change
     "multiply-kl": "for β = 1 multiply the KL by {factor:.6g}",
-    "learning-rate": (
-        "without c plain SGD wants {factor:.6g} times the learning rate, Adam the same"
-    ),
+    "learning-rate": "without c: SGD's learning rate × {factor:.6g}, Adam's as it is",
     # a quantiser
     "no-term": "no {term} term",
     "not-squared": "the {term} term is not a squared distance",

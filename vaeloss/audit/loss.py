@@ -8,6 +8,7 @@ source code. It gathers what the loss returns (``vaeloss.audit.probe``), then re
 
 import html
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from vaeloss.audit.identify import (
 )
 from vaeloss.audit.probe import probe
 from vaeloss.likelihoods import Likelihood, as_likelihood
+
+WIDTH = 76  # of a printed audit, in characters
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Audit:
         return f"loss = c · [NLL + β · KL] at batch size {self.batch_size}"
 
     def __str__(self) -> str:
-        return "\n".join([self._head(), *(f"  {name:12}{text}" for name, text in self._rows())])
+        return "\n".join([self._head(), *(_wrapped(name, text) for name, text in self._rows())])
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -147,9 +150,10 @@ def audit_loss(
       β           392
       σ²          392 with β = 1
       fits        yes
-      note        β = D/2: squared error without ½, mean over pixels; KL, sum over latents
+      note        β = D/2: squared error without ½, mean over pixels; KL, sum
+                  over latents
       change      for β = 1 multiply the KL by 0.00255102
-      change      without c plain SGD wants 0.00255102 times the learning rate, Adam the same
+      change      without c: SGD's learning rate × 0.00255102, Adam's as it is
     """
     asked = None if likelihood is None else as_likelihood(likelihood)
     shape = checked(data_shape, latent_dim, batch_size)
@@ -229,6 +233,11 @@ def checked(data_shape: Sequence[int], latent_dim: int, batch_size: int) -> tupl
         if int(value) != value or value < 1:
             raise ValueError(f"{name}={value!r}: give a whole number, at least 1")
     return shape
+
+
+def _wrapped(name: str, text: str) -> str:
+    """A row of the printed audit, in lines that fit a page of the book."""
+    return textwrap.fill(text, WIDTH, initial_indent=f"  {name:12}", subsequent_indent=" " * 14)
 
 
 def _number(value: float) -> str:
