@@ -10,7 +10,7 @@ from sumormean.experiments.common import data_set
 from sumormean.models import conv_vae, mlp_vae
 from sumormean.sweep import grid
 from vaeloss.collapse import collapse_threshold
-from vaeloss.likelihoods import bernoulli_nll, gaussian_nll
+from vaeloss.likelihoods import bernoulli, gaussian
 
 SEEDS = (0,)
 ARRAYS = {}
@@ -20,7 +20,7 @@ ARCHITECTURES = {
     "mlp": (lambda seed: mlp_vae(hidden=(128,), activation=nn.Tanh, seed=seed), 400),
     "conv": (lambda seed: conv_vae(channels=4, activation=nn.Tanh, seed=seed), 300),
 }
-LIKELIHOODS = {"bernoulli": bernoulli_nll, "gaussian": gaussian_nll}
+LIKELIHOODS = {"bernoulli": bernoulli("logits"), "gaussian": gaussian()}
 
 
 def settings() -> list[dict]:
@@ -36,14 +36,16 @@ def run(data: str, likelihood: str, architecture: str, seed: int) -> dict:
     """The threshold predicted from the data, and bracketed by training."""
     x = torch.as_tensor(data_set(data).x_train)
     start = time.process_time()
-    predicted = collapse_threshold(x, likelihood)
+    scored = LIKELIHOODS[likelihood]
+    predicted = collapse_threshold(x, scored)
     to_predict = time.process_time() - start
     constant = x.mean(0)
-    if likelihood == "bernoulli":
+    if scored.link == "logits":
         constant = torch.logit(constant.clamp(1e-4, 1 - 1e-4))
-    nll = LIKELIHOODS[likelihood]
     make, steps = ARCHITECTURES[architecture]
-    found = bracket_threshold(make(seed), x, nll, constant, predicted, steps=steps, seed=seed)
+    found = bracket_threshold(
+        make(seed), x, scored.nll, constant, predicted, steps=steps, seed=seed
+    )
     return {
         "predicted": predicted,
         "low": found.low,
