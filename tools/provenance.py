@@ -7,8 +7,14 @@ as good as computed, and what is unpacked from a record with something else coun
 """
 
 import ast
-import re
+import sys
 from collections.abc import Iterator
+
+import site_check
+
+sys.path.insert(0, str(site_check.ROOT / "book" / "_ext"))
+
+from collected import claim_calls, parse  # noqa: E402
 
 # Arithmetic: what these give for literals is known before the notebook is run.
 SCALAR = {"abs", "all", "any", "bool", "float", "int", "len", "list", "max", "min", "next", "range"}
@@ -17,19 +23,8 @@ MODULES = {"math", "np", "torch"}
 OF_MODULES = {"allclose", "array", "ceil", "exp", "floor", "isclose", "log", "log2", "pi", "sqrt"}
 
 
-def parse(source: str) -> ast.Module:
-    """The syntax tree of a cell; lines that speak to IPython do nothing."""
-    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
-
-
 def names(node: ast.AST) -> set[str]:
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-
-
-def claim_calls(node: ast.AST) -> Iterator[ast.Call]:
-    for n in ast.walk(node):
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "claim":
-            yield n
 
 
 def assigned(statement: ast.stmt) -> list[tuple[set[str], list[ast.AST]]]:
@@ -63,7 +58,7 @@ def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 def simple(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, list[ast.Call]]]:
     """Each statement with the claims that stand in it, and in none of the statements in it."""
     for statement in statements(body):
-        yield statement, list(claim_calls(statement)) if isinstance(statement, ast.Expr) else []
+        yield statement, claim_calls(statement) if isinstance(statement, ast.Expr) else []
 
 
 def from_records(sources: list[str]) -> list[tuple[str, bool, bool]]:

@@ -15,6 +15,7 @@ _HOME = {
         "vaeloss.audit": (
             "Audit",
             "AuditError",
+            "Finding",
             "QuantiserAudit",
             "audit_loss",
             "audit_quantiser",
@@ -26,6 +27,8 @@ _HOME = {
             "predicted_live_units",
         ),
         "vaeloss.likelihoods": (
+            "Likelihood",
+            "as_likelihood",
             "bernoulli_nll",
             "continuous_bernoulli_nll",
             "gaussian_nll",

@@ -75,7 +75,7 @@ def claims_by_id(notebook: Path) -> dict[str, dict]:
         if cell["cell_type"] != "code" or "id=" not in source:
             continue
         sentences = [sentence for sentence, _ in printed([cell])]
-        for call in claim_calls(source):
+        for call in claim_calls(parse(source)):
             keywords = {k.arg: k.value for k in call.keywords}
             if "id" not in keywords:
                 continue
@@ -93,10 +93,14 @@ def claims_by_id(notebook: Path) -> dict[str, dict]:
     return found
 
 
-def claim_calls(source: str) -> list[ast.Call]:
-    """The calls of `claim` in a cell; lines that speak to IPython are left out."""
-    lines = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
-    calls = [node for node in ast.walk(ast.parse(lines)) if isinstance(node, ast.Call)]
+def parse(source: str) -> ast.Module:
+    """The syntax tree of a cell; lines that speak to IPython do nothing."""
+    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+
+
+def claim_calls(tree: ast.AST) -> list[ast.Call]:
+    """The calls of `claim` in a cell, or in a part of one."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "claim"]
 
 

@@ -34,7 +34,10 @@ class Source:
 class DataError(ValueError):
     """A data set cannot be used; the message names the file and says how to mend it.
 
-    reason : why no source works, in a few words; None for what a fallback must not hide.
+    Attributes
+    ----------
+    reason : str or None
+        Why no source works, in a few words; None for what a fallback must not hide.
     """
 
     def __init__(self, message: str, reason: str | None = None):

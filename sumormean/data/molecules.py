@@ -14,10 +14,16 @@ LENGTH = 40  # of the longest string
 class Molecules:
     """SMILES strings as numbers; N = 19,381.
 
-    tokens : (N, 40), int64. 0 is padding, k the k-th character of the alphabet, counted from 1.
-    alphabet : the 29 characters in order; with the padding there are 30 symbols.
-    strings : the N strings, 5 to 40 characters each, sorted, no two alike.
-    lengths : (N,), int64; how many tokens of a row are characters.
+    Attributes
+    ----------
+    tokens : array, shape (N, 40), int64
+        0 is padding, k the k-th character of the alphabet, counted from 1.
+    alphabet : str
+        The 29 characters in order; with the padding there are 30 symbols.
+    strings : tuple of str
+        The N strings, 5 to 40 characters each, sorted, no two alike.
+    lengths : array, shape (N,), int64
+        How many tokens of a row are characters.
     """
 
     tokens: np.ndarray
@@ -29,7 +35,7 @@ class Molecules:
 def load_molecules() -> Molecules:
     """Load the bundled set of molecules, written in SMILES.
 
-    They are sorted: shuffle before you split them. A character is not an atom: `Cl` has two.
+    They are sorted: shuffle before you split them. A character is not an atom: ``Cl`` has two.
 
     Raises
     ------
@@ -40,7 +46,7 @@ def load_molecules() -> Molecules:
     -----
     From the AIDS Antiviral Screen of the Developmental Therapeutics Program, US National Cancer
     Institute, in the public domain; as distributed in MoleculeNet's HIV set (arXiv:1703.00564).
-    `data/README.md` says how it is made.
+    ``data/README.md`` says how it is made.
 
     Examples
     --------
@@ -56,8 +62,7 @@ def load_molecules() -> Molecules:
     alphabet = "".join(sorted(set("".join(strings))))
     rows = "".join(s.ljust(LENGTH, "\0") for s in strings).encode("ascii")
     codes = np.frombuffer(rows, np.uint8).reshape(-1, LENGTH)
-    tokens = np.searchsorted([0, *alphabet.encode("ascii")], codes).astype(
-        np.int64
-    )  # both are in ASCII's order
+    symbols = [0, *alphabet.encode("ascii")]  # in the order of ASCII, as the codes are
+    tokens = np.searchsorted(symbols, codes).astype(np.int64)
     lengths = np.array([len(s) for s in strings], dtype=np.int64)
     return Molecules(tokens, alphabet, strings, lengths)

@@ -60,9 +60,13 @@ FALLBACK = "digits28"  # of the same shape, and digits too
 class Dataset:
     """Pictures and their labels, in train and test.
 
-    x_train, x_test : (N, 28, 28) or, in colour, (N, 32, 32, 3); float32 in [0, 1].
-    y_train, y_test : (N,), int64.
-    groups : the names of the labels, where these are groups (emoji32); else empty.
+    Attributes
+    ----------
+    x_train, x_test : array, shape (N, 28, 28) or, in colour, (N, 32, 32, 3)
+        float32 in [0, 1].
+    y_train, y_test : array, shape (N,), int64
+    groups : tuple of str
+        The names of the labels, where these are groups (emoji32); else empty.
     """
 
     name: str
@@ -76,24 +80,25 @@ class Dataset:
 def load(name: str, fallback: str | None = None) -> Dataset:
     """Load a set of pictures.
 
-    `mnist` and `fashion_mnist` have 60,000 + 10,000 pictures of 28 x 28 pixels. Each of their files
-    is taken from `$VAELOSS_DATA/<name>/`, else from the cache, else from a mirror. `digits28`
-    (1,438 + 359, 28 x 28) and `emoji32` (1,525 + 381, 32 x 32 in colour) are bundled.
+    ``mnist`` and ``fashion_mnist`` have 60,000 + 10,000 pictures of 28 x 28 pixels. Each of their
+    files is taken from ``$VAELOSS_DATA/<name>/``, else from the cache, else from a mirror.
+    ``digits28`` (1,438 + 359, 28 x 28) and ``emoji32`` (1,525 + 381, 32 x 32 in colour) are
+    bundled.
 
     Parameters
     ----------
-    name
+    name : str
         One of the four.
-    fallback
-        `"digits28"`, to use it when no source works. One printed line says so, within seconds if
-        there is no network, and `Dataset.name` is the set that was loaded.
+    fallback : str, optional
+        "digits28", to use it when no source works. One printed line says so, within seconds if
+        there is no network, and ``Dataset.name`` is the set that was loaded.
 
     Raises
     ------
     DataError
-        Unknown name; `$VAELOSS_DATA` is no readable folder or holds a file that is not the official
-        one (also with a fallback, which would hide it); without a fallback, no source works, or the
-        cache cannot be written.
+        Unknown name; ``$VAELOSS_DATA`` is no readable folder or holds a file that is not the
+        official one (also with a fallback, which would hide it); without a fallback, no source
+        works, or the cache cannot be written.
 
     Notes
     -----

@@ -1,6 +1,7 @@
 """Likelihoods as objects: each agrees with torch.distributions, and with who asks it."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import distributions as td
 
 from vaeloss import audit_loss, collapse_spectrum, collapse_threshold, information_budget
-from vaeloss.likelihoods import FAMILIES, Likelihood, as_likelihood, recognisable
+from vaeloss.likelihoods import FAMILIES, Likelihood, as_likelihood, gaussian, recognisable
 from vaeloss.likelihoods import kl_standard_normal as kl
 from vaeloss.metrics import constant_image_nll
 
@@ -157,7 +158,15 @@ def test_a_name_and_its_likelihood(name):
         str(likelihood) == name == f"{likelihood}" and as_likelihood(str(likelihood)) == likelihood
     )
     assert as_likelihood(likelihood) is likelihood and hash(likelihood) == hash(as_likelihood(name))
+    assert pickle.loads(pickle.dumps(likelihood)) == likelihood
     assert isinstance(likelihood, Likelihood) and f"{likelihood:>40}" == name.rjust(40)
+
+
+def test_a_name_keeps_every_digit_of_its_parameter():
+    close, other = gaussian(0.1234567), gaussian(0.1234568)
+    assert close != other and as_likelihood(str(close)) == close
+    assert as_likelihood(str(close)).variance(np.ones(1), None) == 0.1234567
+    assert str(gaussian(4.0)) == "gaussian(4)" and str(gaussian(1e-7)) == "gaussian(1e-07)"
 
 
 @pytest.mark.parametrize(

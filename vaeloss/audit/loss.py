@@ -78,7 +78,7 @@ class Audit:
         fits = f"no: off by {self.residual:.1g}" if self.residual > TOLERANCE else "yes"
         rows = [("likelihood", str(self.likelihood or "?")), ("c", _number(self.c))]
         rows += [("β", _number(self.beta))]
-        if math.isnan(self.beta) and self.kl_weight:
+        if math.isnan(self.beta) and math.isfinite(self.kl_weight) and self.kl_weight:
             rows += [("c·β", _number(self.kl_weight))]
         if self.sigma2 is not None:
             rows += [("σ²", f"{_number(self.sigma2)} with β = 1")]

@@ -11,7 +11,7 @@ import numpy as np
 from vaeloss.collapse.batches import Batches
 from vaeloss.likelihoods import Likelihood
 
-BLOCK = 2**25  # values held at a time: 256 MB in float64
+BLOCK = 2**24  # values held at a time: 128 MB in float64, four times in all
 
 
 def signs(batches: Batches, likelihood: Likelihood):

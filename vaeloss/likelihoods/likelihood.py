@@ -79,6 +79,10 @@ class Likelihood:
     def __str__(self) -> str:
         return self.name if self.link == next(iter(self.forms)) else f"{self.name}-{self.link}"
 
+    def __reduce__(self):
+        # Functions inside do not pickle; the name says it all.
+        return as_likelihood, (str(self),)
+
     def __format__(self, spec: str) -> str:
         return format(str(self), spec)
 
@@ -151,6 +155,12 @@ class Likelihood:
             return torch.stack(rows, dim=-1).mean(0)
 
 
+def _named(name: str, parameter: float) -> str:
+    """The name with its parameter, to the last digit, so that it can be read back."""
+    short = f"{parameter:g}"
+    return f"{name}({short if float(short) == parameter else repr(float(parameter))})"
+
+
 def _of_sigmoid(form: PerValue) -> PerValue:
     return lambda x, out: form(x, out.sigmoid())
 
@@ -191,7 +201,7 @@ def gaussian(sigma2: float | str = 1.0, link: str = "mean") -> Likelihood:
         return (x - mean).square() / (2 * sigma2) + constant
 
     return Likelihood(
-        "gaussian" if sigma2 == 1 else f"gaussian({sigma2:g})",
+        "gaussian" if sigma2 == 1 else _named("gaussian", sigma2),
         "mean",
         {"mean": form, "logits": _of_sigmoid(form)},
         variance=lambda mean, spread: np.full_like(mean, sigma2),
@@ -229,7 +239,7 @@ def binomial(n: float, link: str = "mean") -> Likelihood:
         return math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
     return Likelihood(
-        f"binomial({n:g})",
+        _named("binomial", n),
         "mean",
         {k: lambda x, out, f=f: n * f(x, out) - log_ways(x) for k, f in plain.forms.items()},
         support=(0.0, 1.0),
@@ -268,7 +278,7 @@ def laplace(b: float = 1.0, link: str = "mean") -> Likelihood:
         return (x - median).abs() / b + constant
 
     return Likelihood(
-        "laplace" if b == 1 else f"laplace({b:g})",
+        "laplace" if b == 1 else _named("laplace", b),
         "mean",
         {"mean": form, "logits": _of_sigmoid(form)},
         constant=constant,
@@ -301,7 +311,7 @@ def negative_binomial(r: float, link: str = "mean") -> Likelihood:
         return (x + r) * torch.log1p(mean / r) - torch.xlogy(x, mean / r) - ways
 
     return Likelihood(
-        f"negative-binomial({r:g})",
+        _named("negative-binomial", r),
         "mean",
         {"mean": form, "log": lambda x, out: form(x, out.exp())},
         support=(0.0, math.inf),
@@ -319,7 +329,7 @@ def categorical(classes: float, link: str = "logits") -> Likelihood:
         return -out.log_softmax(-1).gather(-1, x.long()[..., None])[..., 0]
 
     return Likelihood(
-        f"categorical({classes:g})",
+        _named("categorical", classes),
         "logits",
         {"logits": form},
         support=(0.0, classes - 1),
