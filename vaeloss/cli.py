@@ -102,45 +102,16 @@ def _imported(name: str) -> Callable:
 
 def threshold_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``vaeloss threshold``."""
-    parser.add_argument("data", help=".npy file with an array (samples, pixels...)")
-    parser.add_argument(
-        "--likelihood",
-        default="bernoulli",
-        help="gaussian, gaussian(0.5) with that variance, poisson, negative-binomial(10) …",
-    )
-    parser.add_argument(
-        "--loss-beta",
-        type=float,
-        metavar="BETA",
-        help="the loss's weight of the summed KL against the summed negative log-likelihood",
-    )
+    from vaeloss import commands_threshold
+
+    commands_threshold.add_arguments(parser)
 
 
 def threshold(args: argparse.Namespace) -> int:
-    """Say in one sentence whether a loss collapses on the data; 2 if the data cannot be used."""
-    import numpy as np
+    """Print β* and a verdict; 0 if that is answered, 2 if the data cannot be used."""
+    from vaeloss import commands_threshold
 
-    from vaeloss.collapse import collapse_threshold
-
-    try:
-        x = np.load(args.data, mmap_mode="r", allow_pickle=False)
-        if not isinstance(x, np.ndarray):
-            raise ValueError("expected a .npy file with one array, got an archive")
-        beta_star = collapse_threshold(x, args.likelihood)
-    except (OSError, ValueError) as error:
-        print(f"threshold: {args.data}: {error}", file=sys.stderr)
-        return 2
-    known = (
-        f"β* = {beta_star:.4g} for a {args.likelihood} decoder on {len(x):,} samples of "
-        f"{math.prod(x.shape[1:]):,} values"
-    )
-    if args.loss_beta is None:
-        print(f"{known}.")
-    elif args.loss_beta > beta_star:
-        print(f"This loss will collapse: its β = {args.loss_beta:g} is above {known}.")
-    else:
-        print(f"This loss need not collapse: its β = {args.loss_beta:g} is not above {known}.")
-    return 0
+    return commands_threshold.run(args)
 
 
 COMMANDS = {
@@ -168,6 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     ...     np.save(path, np.array([[0.0, 1.0], [1.0, 0.0]]))
     ...     main(["threshold", path])
     β* = 2 for a bernoulli decoder on 2 samples of 2 values.
+    Scope: outputs that are independent given z. ...
     0
     """
     return dispatch("vaeloss", __doc__, COMMANDS, argv)

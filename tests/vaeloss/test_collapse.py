@@ -1,4 +1,4 @@
-"""Spectra, thresholds, budgets, and the `threshold` command."""
+"""Spectra, thresholds and budgets."""
 
 import math
 
@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sumormean.data import load
-from vaeloss.cli import main
 from vaeloss.collapse import (
+    UnitsWarning,
     collapse_spectrum,
     collapse_threshold,
+    eigen,
     information_budget,
-    local,
     predicted_live_units,
 )
 from vaeloss.likelihoods import gaussian
@@ -96,7 +96,7 @@ def test_both_routes_agree(likelihood, digits, monkeypatch):
     exact = collapse_spectrum(digits, likelihood)
     assert exact.shape == (784,) and (np.diff(exact) <= 0).all()
     np.testing.assert_allclose(collapse_spectrum(digits, likelihood, k=5), exact[:5], rtol=1e-9)
-    monkeypatch.setattr(local, "EXACT_LIMIT", 783)
+    monkeypatch.setattr(eigen, "EXACT_LIMIT", 783)
     iterative = collapse_spectrum(digits, likelihood, k=5)
     np.testing.assert_allclose(iterative, exact[:5], rtol=1e-4)
     assert collapse_spectrum(digits, likelihood).shape == (10,)
@@ -128,7 +128,7 @@ def test_every_kind_of_input_gives_the_same_spectrum(digits, tmp_path, monkeypat
     one_shot = iter(digits[i : i + 200] for i in range(0, len(digits), 200))
     np.testing.assert_allclose(collapse_spectrum(one_shot, k=3), expected, rtol=1e-5)
     for limit in [4096, 700]:
-        monkeypatch.setattr(local, "EXACT_LIMIT", limit)
+        monkeypatch.setattr(eigen, "EXACT_LIMIT", limit)
         for name, x in inputs.items():
             np.testing.assert_allclose(
                 collapse_spectrum(x, k=3), expected, rtol=1e-4, err_msg=f"{name}, {limit}"
@@ -197,7 +197,7 @@ def test_predicted_live_units_counts_caps_and_grows_its_search(monkeypatch):
     eigenvalues = np.concatenate([np.linspace(30, 11, 20), np.full(30, 0.5)])
     x = planted(eigenvalues)
     for limit in [4096, 10]:  # beyond the limit, 8 eigenvalues at first, then more
-        monkeypatch.setattr(local, "EXACT_LIMIT", limit)
+        monkeypatch.setattr(eigen, "EXACT_LIMIT", limit)
         assert predicted_live_units(x, 10.0, likelihood="gaussian") == 20
         assert predicted_live_units(x, 29.5, likelihood="gaussian") == 1
         assert predicted_live_units(x, 10.0, latent_dim=12, likelihood="gaussian") == 12
@@ -210,7 +210,7 @@ def test_predicted_live_units_counts_caps_and_grows_its_search(monkeypatch):
 @pytest.mark.parametrize(
     "x",
     [
-        np.array([[0, 255], [255, 0]], np.uint8),
+        np.array([[0.5, 255], [255, 0]]),
         np.array([[0.0, -0.01], [1.0, 0.5]]),
         np.array([[0.0, 1.01], [1.0, 0.5]]),
     ],
@@ -221,6 +221,31 @@ def test_bernoulli_refuses_pixels_outside_the_unit_interval_and_gaussian_accepts
     with pytest.raises(ValueError, match=r"needs \[0, 1\]"):
         information_budget(x, likelihood)
     assert collapse_threshold(x, "gaussian") > 0
+
+
+def test_bytes_are_warned_of_where_the_unit_counts():
+    x = np.random.default_rng(0).integers(0, 256, (100, 4), np.uint8)
+    for name in ["gaussian", "laplace", "gaussian(0.5)"]:
+        with pytest.warns(UnitsWarning, match="whole numbers up to 255"):
+            bytes_ = collapse_threshold(x, name)
+        assert bytes_ > 200 * collapse_threshold(x / 255, name)
+    for name in ["gaussian-shared", "gaussian-per-pixel", "poisson", "categorical(256)"]:
+        collapse_threshold(x, name)  # no warning: scale-free, or meant for whole numbers
+
+
+def test_tokens():
+    g = np.random.default_rng(0)
+    x = g.integers(0, 4, (5000, 3))
+    assert collapse_threshold(x, "categorical(4)") == pytest.approx(1, abs=0.1)
+    twice = np.concatenate([x[:, :1], (x[:, :1] + 1) % 4, x[:, 2:]], 1)
+    assert collapse_threshold(twice, "categorical(4)") == pytest.approx(2, rel=0.01)
+    # two symbols are a Bernoulli
+    binary = (g.random((500, 3)) < 0.3) ^ (g.random((500, 1)) < 0.2)
+    np.testing.assert_allclose(
+        collapse_spectrum(binary.astype(int), "categorical(2)", k=3),
+        collapse_spectrum(binary),
+        rtol=1e-5,
+    )
 
 
 def test_bytes_of_zero_and_one_are_fine():
@@ -258,40 +283,14 @@ def test_unusable_arguments_are_refused_in_words():
         collapse_spectrum(x, "bernoulli(2)")
     with pytest.raises(ValueError, match="needs its n"):
         collapse_spectrum(x, "binomial")
-    with pytest.raises(ValueError, match="couples its outputs"):
-        collapse_spectrum(x, "categorical(2)")
+    with pytest.raises(ValueError, match="needs whole numbers"):
+        collapse_spectrum(x / 2, "categorical(2)")
+    with pytest.raises(ValueError, match=r"run from 0 to 1, but categorical.* needs \[0, 0\]|run"):
+        collapse_spectrum(3 * x, "categorical(2)")
     with pytest.raises(ValueError, match="k must lie between 1 and the 3"):
         collapse_spectrum(x, k=4)
     with pytest.raises(TypeError, match="expected an array"):
         collapse_spectrum(3.0)
-
-
-@pytest.mark.parametrize(
-    ("beta", "verdict"), [("784", "will collapse"), ("2", "need not collapse")]
-)
-def test_command_says_in_one_sentence_whether_a_loss_collapses(
-    digits, tmp_path, capsys, beta, verdict
-):
-    path = tmp_path / "x.npy"
-    np.save(path, digits)
-    assert main(["threshold", str(path), "--likelihood", "bernoulli", "--loss-beta", beta]) == 0
-    out = capsys.readouterr().out
-    assert verdict in out and f"{collapse_threshold(digits):.4g}" in out and out.count("\n") == 1
-
-
-def test_command_refuses_bad_files_with_status_2(tmp_path, capsys):
-    np.save(tmp_path / "bytes.npy", np.full((3, 4), 200, np.uint8))
-    (tmp_path / "text.npy").write_text("no array")
-    np.savez(tmp_path / "several.npz", a=np.zeros((2, 2)))
-    for name, message in [
-        ("bytes.npy", "divide by 255"),
-        ("text.npy", ""),
-        ("several.npz", "one array"),
-        ("missing.npy", "No such file"),
-    ]:
-        assert main(["threshold", str(tmp_path / name)]) == 2
-        captured = capsys.readouterr()
-        assert message in captured.err and captured.out == ""
 
 
 @pytest.mark.parametrize("n", range(2, 60))

@@ -1,48 +1,61 @@
 """Collapse where the best constant is the median: absolute error has signs for scores.
 
-The NLL ``|x - m| / b`` has no curvature but a kink. Averaged over the data it is curved all the
+The NLL ``abs(x - m) / b`` has no curvature but a kink. Averaged over the data it is curved all the
 same, by 2 f(m) / b, where f is the density of the data at their median m. Where many values *equal*
 the median, as black pixels do, the average has a kink as well: moving away costs something of first
-order, what a code gains is of second order, so no β > 0 makes it pay.
+order, what a code gains is of second order, so no β > 0 makes it pay. Such a median is an *atom*.
 """
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from vaeloss.collapse.batches import Batches
-from vaeloss.likelihoods import Likelihood
 
 BLOCK = 2**24  # values held at a time: 128 MB in float64, four times in all
 
 
-def signs(batches: Batches, likelihood: Likelihood):
+def signs(batches: Batches, b: float) -> tuple["Signs", Callable]:
     """The scores sign(x - m) as batches, and the curvature of the NLL in their units.
+
+    Parameters
+    ----------
+    b : float
+        The scale of the likelihood.
 
     Returns
     -------
-    batches
-        Of signs; 0 for values whose median is an atom.
-    claimed : callable
-        ``claimed(mean, spread)``: b · 2 f(m) for each value, to divide the covariance of signs by.
+    rows
+        Batches (B, D) of signs; 0 for values whose median is an atom.
+    information : callable
+        ``information(mean, variance)``: b · 2 f(m) for each value, to divide the covariance by.
     """
-    middle, density = _middle_and_density(batches)
+    middle, density = middle_and_density(batches)
     moves = density > 0
+    claimed = np.where(moves, 2 * b * density, 1.0)
+    return Signs(batches, middle, moves), lambda mean, variance: claimed
 
-    class Signs:
-        def __iter__(self):
-            for batch in batches:
-                yield np.sign(batch - middle.astype(batch.dtype)) * moves
 
-    claimed = np.where(moves, 2 * likelihood.median_scale * density, 1.0)
-    return Batches(Signs()), lambda mean, spread: claimed
+class Signs:
+    """Batches of sign(x - m), gone through as often as asked; ``held`` values are atoms."""
+
+    def __init__(self, batches: Batches, middle: np.ndarray, moves: np.ndarray):
+        self.batches, self.middle, self.moves = batches, middle, moves
+        self.size = batches.size
+        self.held = int((~moves).sum())
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for batch in self.batches:
+            yield np.sign(batch - self.middle.astype(batch.dtype)) * self.moves
 
 
 def medians(batches: Batches) -> np.ndarray:
     """The median of each value, (D,)."""
-    return _middle_and_density(batches)[0]
+    return middle_and_density(batches)[0]
 
 
-def _middle_and_density(batches: Batches) -> tuple[np.ndarray, np.ndarray]:
-    """Median and density there, each (D,); a density of 0 stands for an atom."""
+def middle_and_density(batches: Batches) -> tuple[np.ndarray, np.ndarray]:
+    """Median and density there, each (D,); a density of 0 stands for an atom, or a constant."""
     n = sum(len(batch) for batch in batches)
     if n < 2:
         raise ValueError("x has one sample: a covariance needs at least two")
@@ -61,7 +74,8 @@ def _middle_and_density(batches: Batches) -> tuple[np.ndarray, np.ndarray]:
 def _density(distance: np.ndarray, quartiles: np.ndarray) -> np.ndarray:
     """Density at 0 of values (N, D), by a Gaussian kernel; 0 where an atom holds the values there.
 
-    The width is Silverman's, 0.9 min(σ, IQR / 1.34) N^(-1/5).
+    The width is Silverman's, 0.9 min(σ, IQR / 1.34) N^(-1/5). At a cusp, as Laplace's own density
+    has, the estimate is about a tenth too low.
     """
     spread = np.minimum(distance.std(0), quartiles / 1.34)
     width = 0.9 * spread * len(distance) ** -0.2

@@ -1,10 +1,12 @@
-"""What a code can pay for at most, in nats."""
+"""What a code pays for, in nats: at most, and in a linear decoder."""
 
 import math
 
 import numpy as np
 
-from vaeloss.collapse.batches import Batches, Data, check_moments, moments
+from vaeloss.collapse.batches import Batches, Data
+from vaeloss.collapse.eigen import check_moments, moments
+from vaeloss.collapse.local import spectrum_above
 from vaeloss.collapse.median import medians
 from vaeloss.likelihoods import Likelihood, as_likelihood
 
@@ -28,10 +30,10 @@ def information_budget(x: Data, likelihood: Likelihood | str = "bernoulli") -> f
         return _around_the_median(batches, likelihood)
     if likelihood.variance is None:
         raise ValueError(f"{likelihood} couples its outputs: its budget is not known here")
-    if likelihood.outputs == 2:  # a learned variance: nothing bounds the density
+    if likelihood.learned:  # nothing bounds the density
         return math.inf
     if likelihood.cost is None:
-        _, mean, spread = moments(batches, full=False)
+        _, mean, spread = moments(batches, batches.size, full=False)
         return float((spread / (2 * likelihood.variance(mean, spread))).sum())
     # Both NLLs are one concave function of the pixel, at the mean pixel and on average.
     cost = likelihood.cost
@@ -56,3 +58,45 @@ def _around_the_median(batches: Batches, likelihood: Likelihood) -> float:
         n, total = n + len(batch), total + np.abs(batch - middle).sum(0, dtype=np.float64)
     check_moments(n, total)
     return float(total.sum() / n / likelihood.median_scale)
+
+
+def predicted_rate(
+    x: Data,
+    beta: float,
+    likelihood: Likelihood | str = "gaussian",
+    latent_dim: int | None = None,
+) -> float:
+    """KL of the best linear decoder at this β, in nats: reverse water-filling.
+
+    Each eigenvalue above β, of ``collapse_spectrum``, holds a latent of ½·log(eigenvalue / β) nats.
+    Exact for squared error with a fixed variance and a linear decoder (Lucas et al. 2019,
+    arXiv:1911.02469; Berger 1971); a deeper one may spend more or less.
+
+    Parameters
+    ----------
+    beta : float
+        Weight of the summed KL; against half the squared error, for "gaussian".
+    likelihood : Likelihood or str
+        "gaussian" or "gaussian(sigma2)".
+    latent_dim : int, optional
+        The number of latents; default: as many as are needed.
+
+    Raises
+    ------
+    ValueError
+        As ``collapse_spectrum``; another likelihood; β is not a positive number.
+
+    Examples
+    --------
+    >>> x = np.array([[2.0, 0.0], [-2.0, 0.0]])  # variance 4
+    >>> round(predicted_rate(x, 1.0), 4)  # log 2
+    0.6931
+    """
+    likelihood = as_likelihood(likelihood)
+    if likelihood.variance is None or likelihood.cost is not None or likelihood.learned:
+        raise ValueError(f"{likelihood}: the rate is known for squared error of a fixed variance")
+    if not beta > 0:
+        raise ValueError(f"beta must be positive, got {beta}")
+    limit = Batches(x).size if latent_dim is None else min(latent_dim, Batches(x).size)
+    above = spectrum_above(x, beta, likelihood, limit)[:limit]
+    return float(0.5 * np.log(above / beta).sum())

@@ -53,6 +53,10 @@ class Likelihood:
         Nats of a value that depend on neither x nor the output; losses leave them out.
     median_scale : float or None
         b, where the NLL is ``|x - m| / b``: the best constant is then the median, not the mean.
+    worth : callable or None
+        ``worth(width)``: a β from which on no value is worth a latent by itself, given the width of
+        the interval that it lies in, arrays (D,). None where no such β is known, as where densities
+        are unbounded.
     outputs : int
         Outputs for each value: one; the number of symbols (categorical), or mean and log of the
         variance.
@@ -74,7 +78,18 @@ class Likelihood:
     cost: OfMean | None = field(default=None, compare=False, repr=False)
     constant: float = field(default=0.0, compare=False, repr=False)
     median_scale: float | None = field(default=None, compare=False, repr=False)
+    worth: OfMean | None = field(default=None, compare=False, repr=False)
     outputs: int = field(default=1, compare=False, repr=False)
+
+    @property
+    def learned(self) -> bool:
+        """Whether its variance is learned: the same for every z, but not given."""
+        return self.variance is not None and self.outputs == 2
+
+    @property
+    def scaled(self) -> bool:
+        """Whether its threshold depends on the unit of x, as that of squared error does."""
+        return self.support == (-math.inf, math.inf) and self.outputs == 1
 
     def __str__(self) -> str:
         return self.name if self.link == next(iter(self.forms)) else f"{self.name}-{self.link}"
@@ -206,6 +221,7 @@ def gaussian(sigma2: float | str = 1.0, link: str = "mean") -> Likelihood:
         {"mean": form, "logits": _of_sigmoid(form)},
         variance=lambda mean, spread: np.full_like(mean, sigma2),
         constant=constant,
+        worth=lambda width: np.square(width) / (4 * sigma2),  # Hoeffding
     ).with_link(link)
 
 
@@ -221,6 +237,7 @@ def bernoulli(link: str = "mean") -> Likelihood:
         support=(0.0, 1.0),
         variance=lambda mean, spread: mean * (1 - mean),
         cost=lambda mean: special.entr(mean) + special.entr(1 - mean),
+        worth=lambda width: (width > 0) * 1.0,  # the ratio of likelihoods is convex in x
     ).with_link(link)
 
 
@@ -245,6 +262,7 @@ def binomial(n: float, link: str = "mean") -> Likelihood:
         support=(0.0, 1.0),
         variance=lambda mean, spread: mean * (1 - mean) / n,
         cost=lambda mean: n * plain.cost(mean),
+        worth=lambda width: n * plain.worth(width),
     ).with_link(link)
 
 
@@ -333,6 +351,7 @@ def categorical(classes: float, link: str = "logits") -> Likelihood:
         "logits",
         {"logits": form},
         support=(0.0, classes - 1),
+        worth=lambda width: (width > 0) * 1.0,  # the mean ratio of likelihoods is 1
         outputs=int(classes),
     ).with_link(link)
 
