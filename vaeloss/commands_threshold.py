@@ -19,7 +19,7 @@ SCOPE = (
     "(conditional) has another threshold, see --given; so has one that sees what it has already "
     "written (autoregressive, teacher forcing)."
 )
-SURE = 2**25  # values up to which an interval is worked out
+SURE = 2**26  # values up to which an interval is worked out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -41,8 +41,14 @@ def test_the_threshold_is_that_of_mnist():
     assert f"{collapse_threshold(x):.3g}" == bernoulli
 
 
+def test_the_verdict_on_a_mean_is_collapse():
+    names = {"x": load("digits28").x_train}
+    exec(BLOCKS[3][1], names)
+    assert names["verdict"].code == "optimal"
+
+
 def test_the_commands_are_commands(tmp_path, monkeypatch, capsys):
-    _, commands = BLOCKS[3]
+    _, commands = BLOCKS[4]
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_module.py").write_text(BLOCKS[0][1].partition("print(")[0])
@@ -50,7 +56,7 @@ def test_the_commands_are_commands(tmp_path, monkeypatch, capsys):
     for line in commands.splitlines():
         program, *arguments = shlex.split(line)
         assert program == "vaeloss" and main(arguments) == 0
-    assert "This loss will collapse" in capsys.readouterr().out
+    assert "Collapse is optimal" in capsys.readouterr().out
 
 
 def test_no_link_is_relative():

@@ -86,6 +86,7 @@ def test_it_says_what_a_loss_does(digits, tmp_path, capsys, beta, verdict, words
 
 
 def test_bytes_need_a_unit(digits, tmp_path, capsys):
+    digits = digits[:, 10:18, 10:18]
     np.save(tmp_path / "x.npy", np.rint(255 * digits).astype(np.uint8))
     path = tmp_path / "x.npy"
     for name in ["bernoulli", "gaussian", "laplace"]:

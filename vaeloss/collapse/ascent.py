@@ -23,8 +23,8 @@ def price(log_ratio: np.ndarray, s: np.ndarray | None = None) -> np.ndarray:
 
     Examples
     --------
-    >>> price(np.log([[2.0], [0.4]])).round(2)  # (2**s + 0.4**s) / 2 = 1 at s = 0.33
-    array([3.03])
+    >>> price(np.log([[2.0], [0.4]])).round(2)  # (2**s + 0.4**s) / 2 = 1 at s = 0.35
+    array([2.86])
     """
     log_ratio = np.asarray(log_ratio, np.float64)
     best = log_ratio.max(0)

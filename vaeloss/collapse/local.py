@@ -128,9 +128,9 @@ def collapse_spectrum(
 
     The same two pixels for a loss of one's own:
 
-    >>> bce = torch.nn.functional.binary_cross_entropy_with_logits
+    >>> from torch.nn.functional import softplus
     >>> def nll(x, out):
-    ...     return bce(out, x.double(), reduction="none").sum(1)
+    ...     return (softplus(out) - x * out).sum(1)  # cross-entropy of logits
     >>> collapse_spectrum(x[:, :2], nll, out_shape=(2,)).round(6).tolist()
     [2.0, 0.0]
     """
@@ -175,7 +175,7 @@ def collapse_threshold(
     >>> round(collapse_threshold(x, "gaussian"), 0)  # variance 9 + 1 along the first axis
     10.0
     >>> collapse_threshold(x[:200], "gaussian", interval=0.9)
-    Threshold(9.42..., interval=(8..., 1...))
+    Threshold(8.88851, interval=(7.3231, 10.5247))
     """
     given = condition.as_given(given)
     threshold = Threshold(_threshold(x, likelihood, out_shape, given, None))
