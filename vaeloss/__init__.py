@@ -17,8 +17,10 @@ _HOME = {
             "AuditError",
             "Finding",
             "QuantiserAudit",
+            "StepAudit",
             "audit_loss",
             "audit_quantiser",
+            "audit_step",
         ),
         "vaeloss.collapse": (
             "collapse_spectrum",

@@ -8,12 +8,15 @@ from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.findings import Finding
 from vaeloss.audit.loss import Audit, audit_loss
 from vaeloss.audit.quantiser import QuantiserAudit, audit_quantiser
+from vaeloss.audit.step import StepAudit, audit_step
 
 __all__ = [
     "Audit",
     "AuditError",
     "Finding",
     "QuantiserAudit",
+    "StepAudit",
     "audit_loss",
     "audit_quantiser",
+    "audit_step",
 ]

@@ -1,0 +1,265 @@
+"""Ways to read x and x_hat of a step: elementwise, as tokens, as mean and variance, by a function.
+
+Each way is a ``Reading``: an NLL of single values, whose gradient is compared with the loss's.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vaeloss.audit.evidence import AuditError
+from vaeloss.audit.identify import fit
+from vaeloss.likelihoods import Likelihood, categorical, gaussian, recognisable
+
+FIRST = 4096  # values on which a likelihood is recognised; it is then fitted on all
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An NLL of single values with the outputs it takes and the loss's gradients at them.
+
+    Parameters
+    ----------
+    nll : callable
+        ``nll(x, *outs)``: nats of each value, of the shape of x.
+    draws : int
+        Samples of z for every x; x is repeated.
+    rows : bool
+        Whether value i depends on ``outs[..][i]`` alone, so that a part can be read for the whole.
+    note : str
+        Code of a finding that belongs to this reading.
+    """
+
+    likelihood: Likelihood | None
+    nll: Callable
+    x: Tensor
+    outs: tuple[Tensor, ...]
+    grads: tuple[Tensor, ...]
+    draws: int = 1
+    rows: bool = True
+    note: str = ""
+
+    def part(self, index: Tensor) -> "Reading":
+        """The reading of these values alone."""
+        outs, grads = (tuple(t[index] for t in ts) for ts in (self.outs, self.grads))
+        return replace(self, x=self.x[index], outs=outs, grads=grads)
+
+    def score(self, on: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """Gradients of the NLL, of the values that are ``on``, and the NLL of each value."""
+        with torch.enable_grad():
+            outs = [out.detach().requires_grad_() for out in self.outs]
+            values = self.nll(self.x, *outs)
+            if self.likelihood is not None:  # losses leave it out
+                values = values - self.likelihood.constant
+            total = values.sum() if on is None or on.shape != values.shape else values[on].sum()
+            return list(torch.autograd.grad(total, outs)), values.detach()
+
+    def fit(self) -> tuple[float, float, float, float]:
+        """Weight on the sum over everything, residual, share reached, and the NLL in nats."""
+        touched = _touched(self.grads[0], self.x) if self.rows else None
+        if touched is not None and len(touched) > FIRST:
+            where = touched.nonzero()[:, 0]
+            some = self.part(where[:: max(1, len(where) // FIRST)][:FIRST])
+            first = some.fit()
+            if first[1] > 0.1:  # not by far; rounding differs from value to value
+                return first
+        try:
+            scores, values = self.score()
+            on = None
+            if touched is not None:
+                on = touched | ~_touched(scores[0], self.x)
+                if not on.all() and any(out.numel() != self.outs[0].numel() for out in self.outs):
+                    scores, values = self.score(on)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if self.likelihood is None:
+                raise AuditError(
+                    f"likelihood raised {type(error).__name__}: {str(error)[:160]}. It was called "
+                    "with x and x_hat, in float64, and returns the NLL of each value"
+                ) from error
+            return math.nan, math.inf, 0.0, math.nan  # not made for such outputs
+        pairs = [(g[g != 0], s[g != 0]) for g, s in zip(self.grads, scores, strict=True)]
+        if on is not None and self.outs[0].dim() == on.dim() + 1:  # tokens: all classes of a row
+            pairs = [(g[on], s[on]) for g, s in zip(self.grads, scores, strict=True)]
+        g, s = (torch.cat([t.flatten() for t in ts]) for ts in zip(*pairs, strict=True))
+        if not torch.isfinite(s).all() or not s.any():
+            return math.nan, math.inf, 0.0, math.nan
+        weight, residual = fit([g], [s])
+        if on is not None:
+            matters = _touched(scores[0], self.x)
+            reached = touched[matters].double().mean().item()
+            nats = values[on].sum().item()
+        else:
+            matters = scores[0] != 0
+            reached = (self.grads[0][matters] != 0).double().mean().item()
+            nats = values.sum().item()
+        return weight, residual if math.isfinite(residual) else math.inf, reached, nats
+
+    def fit_each(self, axis: int, size: int, tolerance: float) -> tuple[float, float] | None:
+        """Least and largest weight if every sample, or every feature, has one of its own."""
+        if not self.rows or self.x.dim() != 1 or len(self.x) % size or len(self.outs) != 1:
+            return None
+        shape = (size, -1, *self.outs[0].shape[1:])
+        try:
+            [score], _ = self.score()
+        except (RuntimeError, ValueError, IndexError):
+            return None
+        g, s = (t.reshape(shape).transpose(0, axis).flatten(1) for t in (self.grads[0], score))
+        if g.shape[1] < 8:  # a weight for next to nothing fits anything
+            return None
+        s = torch.where(g != 0, s, 0.0)
+        weights = (g * s).sum(1) / s.square().sum(1)
+        used = s.square().sum(1) > 0
+        if not used.any() or not torch.isfinite(weights[used]).all():
+            return None
+        off = (g - weights[:, None] * s)[used].norm() / g.norm()
+        if not off <= tolerance:
+            return None
+        return weights[used].min().item(), weights[used].max().item()
+
+
+def _touched(grad: Tensor, x: Tensor) -> Tensor:
+    """Which values have a gradient: of tokens, in any class."""
+    return (grad != 0).any(-1) if grad.dim() == x.dim() + 1 else grad != 0
+
+
+def readings(x: Tensor, outs: list[Tensor], grads, asked) -> list[Reading]:
+    """Every way to read these tensors, or the one way that is asked for."""
+    outs = [_double(out) for out in outs]
+    x = x.detach().to(outs[0].device)
+    grads = [_double(grad) for grad in grads]
+    if asked is not None and not isinstance(asked, Likelihood):
+        x = _double(x) if x.is_floating_point() else x
+        return [Reading(None, asked, x, tuple(outs), tuple(grads), rows=False)]
+    if len(outs) > 1:
+        return _mean_and_variance(x, outs, grads)
+    [out], [grad] = outs, grads
+    found = []
+    if asked is None or asked.name.startswith("categorical"):
+        found += _tokens(x, out, grad)
+    if asked is not None and asked.outputs > 1 and not found:
+        return [Reading(asked, asked.per_value, _double(x), (out,), (grad,), rows=False)]
+    if asked is None or asked.outputs == 1:
+        found += _elementwise(x, out, grad, recognisable() if asked is None else [asked])
+    if not found:
+        raise AuditError(
+            f"x has shape {tuple(x.shape)} and x_hat {tuple(out.shape)}: they must have the same, "
+            "or x_hat an axis of classes more, the last or the second. For the next token hand in "
+            "x moved by one and padded, F.pad(x[:, 1:], (0, 1))"
+        )
+    return found
+
+
+def _double(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def _elementwise(x: Tensor, out: Tensor, grad: Tensor, known) -> list[Reading]:
+    like = _like(x, out)
+    if like is None:
+        return []
+    x, draws = like
+    x, flat, grad = _double(x).flatten(), out.flatten(), grad.flatten()
+    inside = bool(((flat >= 0) & (flat <= 1)).all())
+    # On a GPU a cross-entropy of what is no probability does not raise, it ends the process.
+    return [
+        Reading(each, each.per_value, x, (flat,), (grad,), draws)
+        for each in known
+        if inside or each.support != (0.0, 1.0) or each.link == "logits"
+    ]
+
+
+def _like(x: Tensor, out: Tensor) -> tuple[Tensor, int] | None:
+    """x in the shape of x_hat, and for how many draws of z it was repeated."""
+    if x.numel() == out.numel():
+        return x.reshape(out.shape), 1
+    if not x.numel() or out.numel() % x.numel():
+        return None
+    for axis in (0, 1):
+        rest = (*out.shape[:axis], *out.shape[axis + 1 :])
+        if tuple(x.shape) in (rest, (*out.shape[:axis], 1, *out.shape[axis + 1 :])):
+            repeated = x.reshape(*out.shape[:axis], 1, *out.shape[axis + 1 :]).expand(out.shape)
+            return repeated, out.shape[axis]
+    return None
+
+
+def _tokens(x: Tensor, out: Tensor, grad: Tensor) -> Iterator[Reading]:
+    """Logits, log-probabilities or probabilities of classes, the last axis or the second."""
+    found = []
+    for axis in (-1, 1):
+        if out.dim() < 2 or (axis == 1 and out.dim() == 2):
+            continue
+        classes = out.shape[axis]
+        logits, g = (t.movedim(axis, -1) for t in (out, grad))
+        if classes < 2:
+            continue
+        if x.shape == out.shape:  # one-hot rows
+            rows = x.movedim(axis, -1)
+            if not ((rows == 0) | (rows == 1)).all() or not (rows.sum(-1) == 1).all():
+                continue
+            target = rows.double().argmax(-1)
+        elif x.numel() * classes == out.numel() and (
+            axis == -1 or tuple(x.shape) == tuple(logits.shape[:-1])
+        ):
+            target = x.reshape(logits.shape[:-1])
+            if target.is_floating_point() and (target != target.round()).any():
+                continue
+        else:
+            continue
+        target = target.flatten().long()
+        logits, g = (t.reshape(-1, classes) for t in (logits, g))
+        within = target.clamp(0, classes - 1)  # padding may be -100: it has no gradient
+
+        for form in _TOKEN_FORMS:
+            found.append(Reading(categorical(classes), form, within, (logits,), (g,)))
+    return found
+
+
+def _pick(out: Tensor, x: Tensor) -> Tensor:
+    return out.gather(-1, x[:, None])[:, 0]
+
+
+_TOKEN_FORMS = (
+    lambda x, out: -_pick(out.log_softmax(-1), x),
+    lambda x, out: -_pick(out, x),  # log-probabilities
+    lambda x, out: -_pick(out, x).log(),
+)
+
+
+def _mean_and_variance(x: Tensor, outs, grads) -> list[Reading]:
+    if len(outs) != 2 or x.numel() != outs[0].numel():
+        raise AuditError(
+            f"x_hat of {len(outs)} tensors: two are read as a mean, of x's shape, and the log of "
+            "its variance; for others give likelihood=f(x, *x_hat), the NLL of each value"
+        )
+    mean, spread = outs
+    x = _double(x).reshape(mean.shape)
+    shared = spread.numel() == 1
+    likelihood = gaussian("shared" if shared else "per-pixel")
+    logs = {"": lambda s: s, "step-second-log-std": lambda s: 2 * s}
+    if bool((spread > 0).all()):
+        logs |= {"step-second-std": lambda s: 2 * s.log(), "step-second-variance": torch.log}
+
+    def form(log_var):
+        return lambda x, mean, s: likelihood.per_value(
+            x, torch.stack(torch.broadcast_tensors(mean, log_var(s)), dim=-1)
+        )
+
+    same = spread.shape == mean.shape
+    if same:
+        x, mean, spread = (t.flatten() for t in (x, mean, spread))
+        grads = [grad.flatten() for grad in grads]
+    elif not shared:
+        try:
+            torch.broadcast_to(spread, mean.shape)
+        except RuntimeError:
+            raise AuditError(
+                f"x_hat: the mean has shape {tuple(mean.shape)}, its variance {tuple(spread.shape)}"
+            ) from None
+    return [
+        Reading(likelihood, form(f), x, (mean, spread), tuple(grads), rows=same, note=note)
+        for note, f in logs.items()
+    ]
