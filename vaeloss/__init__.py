@@ -21,6 +21,7 @@ _HOME = {
             "audit_loss",
             "audit_quantiser",
             "audit_step",
+            "watch_step",
         ),
         "vaeloss.collapse": (
             "collapse_spectrum",

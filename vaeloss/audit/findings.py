@@ -130,6 +130,15 @@ SENTENCES = {
     "step-negative-beta": (
         "β is negative at this step: it rewards KL (a sign, or |KL - C| below its target C)"
     ),
+    "steps-beta-varies": (
+        "β goes from {low:.4g} to {high:.4g} in {steps} steps: annealed, a schedule, or a weight "
+        "that changes with the size of the KL or of the error"
+    ),
+    "steps-c-varies": (
+        "c goes from {low:.4g} to {high:.4g} in {steps} steps: batches or lengths that differ, a "
+        "fitted variance, a loss scale"
+    ),
+    "steps-likelihoods": "not every step has the same likelihood",
     # a quantiser
     "no-term": "no {term} term",
     "not-squared": "the {term} term is not a squared distance",
