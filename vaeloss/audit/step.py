@@ -34,9 +34,14 @@ class StepAudit(Audit):
     ----------
     tolerance : float
         The largest residual that counts as a fit: more where the tensors have fewer digits.
+    nll, kl : float
+        The two terms themselves at this step, in nats of a sample, without weights and without
+        constants; NaN if unknown.
     """
 
     tolerance: float = TOLERANCE
+    nll: float = math.nan
+    kl: float = math.nan
 
     def _head(self) -> str:
         return f"loss = c · [NLL + β · KL] at this step, batch size {self.batch_size}"
@@ -176,6 +181,8 @@ def _told(rec: StepTerm, rate: StepTerm, value: float, size: int, given) -> Step
         findings=(*unclear, *rec.findings, *rate.findings, *notes),
         batch_size=size,
         tolerance=max(rec.tolerance, rate.tolerance),
+        nll=rec.nats / size if rec.known else math.nan,
+        kl=rate.nats / size if rate.known else math.nan,
     )
 
 

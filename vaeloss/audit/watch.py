@@ -157,9 +157,10 @@ class watch_step:
     ...     x_hat, mu, log_var = model(x)
     ...     kl = 0.5 * (mu**2 + log_var.exp() - 1 - log_var).sum(1).mean()
     ...     ((x_hat - x).square().sum(1).mean() / 2 + weight * kl).backward()
+    >>> def pick(output, x):
+    ...     return dict(x=x, x_hat=output[0], mu=output[1], log_var=output[2])
     >>> model = VAE()
-    >>> with watch_step(model, lambda out, x: dict(x=x, x_hat=out[0], mu=out[1], log_var=out[2])) \
-as seen:
+    >>> with watch_step(model, pick) as seen:
     ...     train(model, torch.rand(5, 9), weight=0.1)
     ...     train(model, torch.rand(5, 9), weight=0.2)
     >>> [round(beta, 4) for beta in seen.beta], seen.findings[0].code
