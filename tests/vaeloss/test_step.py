@@ -398,15 +398,32 @@ def test_importance_weights_are_refused():
     assert audit.has("step-unknown") or audit.has("step-weights-differ")
 
 
-def test_rows_that_may_be_draws_are_said():
+@pytest.mark.parametrize("flat", [True, False])
+def test_outputs_that_may_be_draws_are_said(flat):
     x, _, mu, log_var, _ = step()
-    z = mu.repeat(2, 1) + (log_var / 2).exp().repeat(2, 1) * torch.randn(2 * B, M)
-    out, twice = nn.Linear(M, D)(z), x.repeat(2, 1)
-    loss = 0.5 * (out - twice).square().sum(1).mean() + rate(mu, log_var)
+    std = (log_var / 2).exp()
+    z = mu[:, None] + std[:, None] * torch.randn(B, 2, M)
+    out, twice = nn.Linear(M, D)(z), x[:, None].expand(B, 2, D)
+    if flat:
+        out, twice = out.flatten(0, 1), twice.flatten(0, 1)
+    loss = 0.5 * (out - twice).square().sum(-1).mean() + rate(mu, log_var)
     audit = audit_step(loss, x=twice, x_hat=out, mu=mu, log_var=log_var)
-    [found] = [f for f in audit.findings if f.code == "step-rows"]
+    [found] = [f for f in audit.findings if f.code == "step-repeats"]
     times = found.data["times"]
     assert [audit.c * times, audit.beta / times] == pytest.approx([1, 1], rel=1e-4)
+
+
+def test_rows_that_do_not_go_together():
+    """The edges of a graph: β needs no batch size, c is said to depend on one."""
+    torch.manual_seed(0)
+    nodes, edges = torch.rand(10, D), torch.randint(10, (2, 33))
+    mu, log_var = nn.Linear(D, 2 * M)(nodes).chunk(2, dim=1)
+    z = mu + (log_var / 2).exp() * torch.randn_like(mu)
+    logits, there = (z[edges[0]] * z[edges[1]]).sum(1), torch.randint(2, (33,)).float()
+    loss = F.binary_cross_entropy_with_logits(logits, there) + kl(mu, log_var).sum() / 100
+    audit = audit_step(loss, x=there, x_hat=logits, mu=mu, log_var=log_var)
+    close(audit, 10 / 33, 33 / 100)
+    assert audit.has("step-batch")
 
 
 def test_free_bits():
@@ -636,6 +653,88 @@ def test_a_kl_of_other_tensors_is_not_taken_for_none():
     loss = F.mse_loss(out, x) + rate(mu, log_var)  # not from q
     audit = audit_step(loss, x=x, x_hat=out, posterior=q)
     assert math.isnan(audit.beta) and audit.has("step-kl-elsewhere")
+
+
+# --- kinds of reports by people with a broken model ---------------------------------------------
+
+
+def test_two_outputs_with_weights_of_their_own():
+    """Two spectra under a mean absolute error each, and a KL that is summed over the batch."""
+    x, _, mu, log_var, z = step()
+    mel, lin, target = nn.Linear(M, D)(z), nn.Linear(M, 2 * D)(z), torch.rand(B, 2 * D)
+    loss = F.l1_loss(mel, x) + 0.5 * F.l1_loss(lin, target) + 1e-5 * kl(mu, log_var).sum()
+    given = {"x": x, "mu": mu, "log_var": log_var}
+    audit = audit_step(loss, x_hat=mel, **given)  # the other comes to mu
+    assert math.isclose(audit.c, 1 / D, rel_tol=1e-4) and math.isnan(audit.beta)
+    assert audit.has("step-kl-unknown")
+
+    def both(x, mel, lin):
+        return torch.cat([(mel - x).abs().flatten(), 0.25 * (lin - target).abs().flatten()])
+
+    close(audit_step(loss, x_hat=[mel, lin], likelihood=both, **given), 1 / D, 1e-5 * B * D)
+
+
+@pytest.mark.parametrize("weight", [1.0, 10.0])
+def test_a_weight_that_is_never_used(weight):
+    x, out, mu, log_var, _ = step()
+    loss = (x - out).square().sum(1).mean() + rate(mu, log_var)  # self.beta = weight
+    assert audit_step(loss, x=x, x_hat=out, mu=mu, log_var=log_var).beta == pytest.approx(0.5)
+
+
+def test_a_kl_with_its_sign_turned():
+    x, out, mu, log_var, _ = step()
+    audit = audit_step(
+        F.mse_loss(out, x) - rate(mu, log_var), x=x, x_hat=out, mu=mu, log_var=log_var
+    )
+    close(audit, 2 / D, -D / 2)
+    assert audit.has("step-negative-beta") and not audit.has("multiply-kl")
+
+
+def test_a_total_correlation_is_refused():
+    x, out, mu, log_var, z = step()
+    log_n = -0.5 * (log_var + (z[:, None] - mu) ** 2 / log_var.exp())
+    own = torch.diagonal(log_n.sum(2)).mean()
+    joint = log_n.sum(2).logsumexp(1).mean() - math.log(B * 1000)
+    alone = (log_n.logsumexp(1) - math.log(B * 1000)).sum(1).mean()
+    prior = (-0.5 * z**2).sum(1).mean()
+    terms = own - joint, joint - alone, alone - prior
+    given = {"x": x, "x_hat": out, "mu": mu, "log_var": log_var}
+    nll = 0.5 * (out - x).square().sum() / B
+    audit = audit_step(nll + terms[0] + 6 * terms[1] + terms[2], z=z, **given)
+    assert math.isclose(audit.c, 1, rel_tol=1e-4) and math.isnan(audit.beta)
+    assert math.isnan(audit.kl_weight) and audit.has("step-kl-unknown")
+    close(audit_step(nll + sum(terms), z=z, **given), 1, 1)  # with weights of one it is the ELBO
+
+
+def test_a_learned_noise_level_and_a_perceptual_term():
+    """An image codec's loss: (absolute error + perceptual) / e^s + s, and a KL of 1e-6."""
+    x, out, mu, log_var, _ = step()
+    s, features = nn.Parameter(torch.tensor(0.7)), nn.Linear(D, 9)
+    perceptual = (features(x) - features(out)).square().mean(1, keepdim=True)
+    nll = ((x - out).abs() + perceptual) / s.exp() + s
+    loss = nll.sum() / B + 1e-6 * rate(mu, log_var)
+    given = {"x": x, "x_hat": out, "mu": mu, "log_var": log_var}
+    c = math.exp(-0.7)
+    close(audit_step(loss, ignore=perceptual, **given), c, 1e-6 / c)
+    assert math.isnan(audit_step(loss, **given).c)
+    assert math.isclose(audit_step(loss, **given).kl_weight, 1e-6, rel_tol=1e-4)
+
+
+def test_columns_of_a_table_by_a_function_of_their_own():
+    """tanh inside the loss, a standard deviation for each column, a factor of two."""
+    x, out, mu, log_var, _ = step()
+    sigma = nn.Parameter(torch.linspace(0.1, 1, D))
+    error = 0.5 * ((x - out.tanh()) / sigma).square() + sigma.log()
+    loss = 2 * error.sum() / B + rate(mu, log_var)
+    given = {"x": x, "x_hat": out, "mu": mu, "log_var": log_var}
+    assert math.isnan(audit_step(loss, **given).beta)
+
+    def column(x, out):
+        return 0.5 * ((x - out.tanh()) / sigma.detach()).square() + sigma.detach().log()
+
+    audit = audit_step(loss, likelihood=column, **given)
+    close(audit, 2, 0.5)
+    assert audit.likelihood is None and not audit.has("step-value")
 
 
 # --- what is refused ----------------------------------------------------------------------------

@@ -90,9 +90,12 @@ SENTENCES = {
     ),
     "step-reached": "{share:.1%} of the outputs have a gradient: the others are masked or padding",
     "step-draws": "{draws} draws of z for every x: c is that of the mean over them",
-    "step-rows": (
-        "x_hat has {rows} rows, mu {size}: they count as values of one sample; if they are {times} "
-        "draws of z, c is {times} times this and β 1/{times} of this"
+    "step-repeats": (
+        "x_hat holds {times} outputs for each x and mu: they count as values of one sample; if "
+        "they are draws of z, c is {times} times this and β 1/{times} of this"
+    ),
+    "step-batch": (
+        "x_hat has {rows} rows, mu {size}: B is taken to be {size}; c depends on it, β does not"
     ),
     "step-second-log-std": "the second of x_hat is read as the log of a standard deviation",
     "step-second-std": "the second of x_hat is read as a standard deviation",

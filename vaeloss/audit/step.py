@@ -47,8 +47,10 @@ class StepAudit(Audit):
         return f"loss = c · [NLL + β · KL] at this step, batch size {self.batch_size}"
 
     def _rows(self) -> list[tuple[str, str]]:
-        fits = "yes" if self.residual <= self.tolerance else f"no: off by {self.residual:.1g}"
-        return [(name, fits if name == "fits" else text) for name, text in super()._rows()]
+        own = {"fits": "yes"} if self.residual <= self.tolerance else {}
+        if self.likelihood is None and math.isfinite(self.c):
+            own["likelihood"] = "as given"
+        return [(name, own.get(name, text)) for name, text in super()._rows()]
 
 
 def audit_step(

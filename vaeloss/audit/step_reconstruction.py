@@ -39,10 +39,20 @@ def reconstruction_term(
         best.findings.append(_not_fitting(x, outs, grads, asked, best, every, size, tolerance))
     if best.known and best.reached < 0.999:
         best.findings.append(finding("step-reached", share=best.reached))
-    rows = len(outs[0]) if outs[0].dim() else 1
-    if best.known and every[0].draws == 1 and rows != size and rows % size == 0 and rows > size:
-        best.findings.append(finding("step-rows", rows=rows, size=size, times=rows // size))
+    if best.known and every[0].draws == 1:
+        best.findings += _rows(x, outs[0], size)
     return best
+
+
+def _rows(x: Tensor, out: Tensor, size: int) -> list[Finding]:
+    """What is to be said of x_hat if it has other rows than mu, or if x repeats itself."""
+    rows = len(out) if out.dim() else 1
+    if rows != size and rows % size:
+        return [finding("step-batch", rows=rows, size=size)]
+    times = rows // size
+    if times == 1 and x.dim() >= 3 and x.shape == out.shape and bool((x == x[:, :1]).all()):
+        times = x.shape[1]
+    return [finding("step-repeats", times=times)] if times > 1 else []
 
 
 def _different(fitting: list[StepTerm]) -> list[StepTerm]:
