@@ -239,6 +239,15 @@ def test_a_sampler_that_disagrees_with_the_kl_is_named():
     assert found.data["std"] == pytest.approx(0.01, rel=0.3)
 
 
+def test_halves_of_a_kl_with_weights_of_their_own():
+    x, out, mu, log_var, _ = step()
+    kl = 0.5 * (mu**2).sum() + 0.5 * (log_var.exp() - 1 - log_var).sum(1).mean()
+    audit = audit_step(F.mse_loss(out, x) + kl, x=x, x_hat=out, mu=mu, log_var=log_var)
+    assert math.isnan(audit.beta) and math.isnan(audit.kl_weight)
+    [found] = [f for f in audit.findings if f.code == "step-kl-halves"]
+    assert [found.data["first"], found.data["second"]] == pytest.approx([B, 1], rel=1e-4)
+
+
 @pytest.mark.parametrize("handed, other", [("log_std", "log_var"), ("log_var", "log_std")])
 def test_log_sigma_for_log_sigma_squared(handed, other):
     x, out, mu, raw, _ = step()
@@ -383,6 +392,26 @@ def test_several_draws_of_z(first):
     audit = audit_step(loss, x=x, x_hat=out, mu=mu, log_var=log_var)
     close(audit, 1, 1)
     assert audit.has("step-draws")
+
+
+def test_several_draws_with_a_learned_variance():
+    x, _, mu, log_var, _ = step()
+    z = mu + (log_var / 2).exp() * torch.randn(4, B, M)
+    mean, raw = nn.Linear(M, 2 * D)(z).chunk(2, dim=-1)
+    std = F.softplus(raw)
+    loss = -Normal(mean, std).log_prob(x).mean(0).sum(1).mean() + rate(mu, log_var)
+    audit = audit_step(loss, x=x, x_hat=(mean, std), mu=mu, log_var=log_var)
+    close(audit, 1, 1)
+    assert {"step-draws", "step-second-std"} <= codes(audit)
+
+
+def test_as_many_draws_as_samples():
+    x, _, mu, log_var, _ = step()
+    for axis in (0, 1):
+        z = mu.unsqueeze(axis) + (log_var / 2).exp().unsqueeze(axis) * torch.randn(B, B, M)
+        out = nn.Linear(M, D)(z)
+        loss = 0.5 * (out - x.unsqueeze(axis)).square().sum(-1).mean() + rate(mu, log_var)
+        close(audit_step(loss, x=x, x_hat=out, mu=mu, log_var=log_var), 1, 1)
 
 
 def test_importance_weights_are_refused():

@@ -124,6 +124,10 @@ SENTENCES = {
         "the KL is one if {spread} is taken for {other}: hand it in as {other}=, or the loss takes "
         "one for the other"
     ),
+    "step-kl-halves": (
+        "not a KL: its part with mu has weight {first:.4g}, its part with {spread} {second:.4g} (a "
+        "sum over the batch in one of them?)"
+    ),
     "step-noise": ("z has noise of std {std:.3g} instead of 1: the sampler and the KL disagree"),
     "step-value": (
         "the loss is {value:.6g}, its two terms are {parts:.6g}: constants, other terms, or a "

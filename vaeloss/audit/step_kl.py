@@ -64,8 +64,10 @@ def kl_term(given: Posterior, grads, prior, z, size: int, tolerance: float) -> S
     if not term.known:
         eps = torch.finfo(given.mu.dtype).eps
         code = "posterior-is-prior" if 4 * eps / size_of_gradient > 0.03 else "step-kl-unknown"
-        found = _mixed_up(given, grads, prior, size, tolerance) or finding(
-            code, **({"spread": given.label} if code == "step-kl-unknown" else {})
+        found = _mixed_up(given, grads, prior, size, tolerance)
+        found = found or _two_weights(given, grads, prior, size, tolerance)
+        found = found or finding(
+            code, **({} if code == "posterior-is-prior" else {"spread": given.label})
         )
         term = replace(term, findings=[found])
     elif term.reached < 0.999:
@@ -103,12 +105,20 @@ def _nats(mu, log_var, prior, z) -> Tensor:
     return log_q - log_p if log_p.shape == log_q.shape else log_q.sum() - log_p.sum()
 
 
-def _fitted(given, grads, kind, prior, z, size, tolerance) -> tuple[StepTerm, float]:
-    """The KL's weight, and the size of its gradient for one latent."""
+def _references(given, kind, prior, z) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The KL of each latent, and its gradients with weight one at mu and its width."""
     with torch.enable_grad():
         mu, spread = (t.detach().double().requires_grad_() for t in (given.mu, given.spread))
         nats = _nats(mu, LOG_VAR[kind](spread), prior, z)
+        # kept: the prior may share a graph with the loss
         references = torch.autograd.grad(nats.sum(), [mu, spread], retain_graph=True)
+    return nats.detach(), references
+
+
+def _fitted(given, grads, kind, prior, z, size, tolerance) -> tuple[StepTerm, float]:
+    """The KL's weight, and the size of its gradient for one latent."""
+    nats, references = _references(given, kind, prior, z)
+    mu, spread = given.mu, given.spread
     size_of_gradient = math.sqrt(
         sum(r.square().sum().item() for r in references) / sum(r.numel() for r in references)
     )
@@ -170,6 +180,24 @@ def _noise(given: Posterior, z: Tensor) -> float:
     mu, spread = given.mu.detach().double(), given.spread.detach().double()
     eps = (z.detach().double() - mu) * (-LOG_VAR[given.kind](spread) / 2).exp()
     return eps.square().mean().sqrt().item()
+
+
+def _two_weights(given: Posterior, grads, prior, size, tolerance) -> Finding | None:
+    """A KL whose two halves, that of mu and that of the width, have weights of their own."""
+    if _prior(prior) is None:
+        return None
+    weights = []
+    for half in (0, 1):
+        alone = [grad if i == half else torch.zeros_like(grad) for i, grad in enumerate(grads)]
+        references = _references(given, given.kind, prior, None)[1]
+        on = alone[half] != 0
+        if not on.any() or not references[half][on].any():
+            return None
+        weight, residual = fit([alone[half][on]], [references[half][on]])
+        if not residual <= tolerance:
+            return None
+        weights.append(weight * size)
+    return finding("step-kl-halves", spread=given.label, first=weights[0], second=weights[1])
 
 
 def _mixed_up(given: Posterior, grads, prior, size, tolerance) -> Finding | None:

@@ -158,32 +158,29 @@ def _double(tensor: Tensor) -> Tensor:
 
 
 def _elementwise(x: Tensor, out: Tensor, grad: Tensor, known) -> list[Reading]:
-    like = _like(x, out)
-    if like is None:
-        return []
-    x, draws = like
-    x, flat, grad = _double(x).flatten(), out.flatten(), grad.flatten()
+    flat, grad = out.flatten(), grad.flatten()
     inside = bool(((flat >= 0) & (flat <= 1)).all())
     # On a GPU a cross-entropy of what is no probability does not raise, it ends the process.
+    known = [k for k in known if inside or k.support != (0.0, 1.0) or k.link == "logits"]
     return [
-        Reading(each, each.per_value, x, (flat,), (grad,), draws)
+        Reading(each, each.per_value, _double(like).flatten(), (flat,), (grad,), draws)
+        for like, draws in _likes(x, out)
         for each in known
-        if inside or each.support != (0.0, 1.0) or each.link == "logits"
     ]
 
 
-def _like(x: Tensor, out: Tensor) -> tuple[Tensor, int] | None:
-    """x in the shape of x_hat, and for how many draws of z it was repeated."""
+def _likes(x: Tensor, out: Tensor) -> list[tuple[Tensor, int]]:
+    """x in the shape of x_hat, and for how many draws of z it was repeated, along which axis."""
     if x.numel() == out.numel():
-        return x.reshape(out.shape), 1
-    if not x.numel() or out.numel() % x.numel():
-        return None
-    for axis in (0, 1):
+        return [(x.reshape(out.shape), 1)]
+    found = []
+    for axis in (0, 1) if out.dim() > 1 and x.dim() and len(x) else ():
         rest = (*out.shape[:axis], *out.shape[axis + 1 :])
-        if tuple(x.shape) in (rest, (*out.shape[:axis], 1, *out.shape[axis + 1 :])):
-            repeated = x.reshape(*out.shape[:axis], 1, *out.shape[axis + 1 :]).expand(out.shape)
-            return repeated, out.shape[axis]
-    return None
+        if rest[0] == len(x) and math.prod(rest) == x.numel():
+            found.append((x.reshape(rest).unsqueeze(axis).expand(out.shape), out.shape[axis]))
+        elif rest[0] == 1 == len(x) and math.prod(rest) == x.numel():
+            found.append((x.reshape(rest).unsqueeze(axis).expand(out.shape), out.shape[axis]))
+    return found
 
 
 def _tokens(x: Tensor, out: Tensor, grad: Tensor) -> Iterator[Reading]:
@@ -230,15 +227,20 @@ _TOKEN_FORMS = (
 
 
 def _mean_and_variance(x: Tensor, outs, grads) -> list[Reading]:
-    if len(outs) != 2 or x.numel() != outs[0].numel():
+    likes = _likes(x, outs[0])
+    if len(outs) != 2 or not likes:
         raise AuditError(
             f"x_hat of {len(outs)} tensors: two are read as a mean, of x's shape, and the log of "
             "its variance; for others give likelihood=f(x, *x_hat), the NLL of each value"
         )
     mean, spread = outs
-    x = _double(x).reshape(mean.shape)
-    shared = spread.numel() == 1
-    likelihood = gaussian("shared" if shared else "per-pixel")
+    try:
+        torch.broadcast_to(spread, mean.shape)
+    except RuntimeError:
+        raise AuditError(
+            f"x_hat: the mean has shape {tuple(mean.shape)}, its variance {tuple(spread.shape)}"
+        ) from None
+    likelihood = gaussian("shared" if spread.numel() == 1 else "per-pixel")
     logs = {"": lambda s: s, "step-second-log-std": lambda s: 2 * s}
     if bool((spread > 0).all()):
         logs |= {"step-second-std": lambda s: 2 * s.log(), "step-second-variance": torch.log}
@@ -250,16 +252,11 @@ def _mean_and_variance(x: Tensor, outs, grads) -> list[Reading]:
 
     same = spread.shape == mean.shape
     if same:
-        x, mean, spread = (t.flatten() for t in (x, mean, spread))
+        mean, spread = mean.flatten(), spread.flatten()
         grads = [grad.flatten() for grad in grads]
-    elif not shared:
-        try:
-            torch.broadcast_to(spread, mean.shape)
-        except RuntimeError:
-            raise AuditError(
-                f"x_hat: the mean has shape {tuple(mean.shape)}, its variance {tuple(spread.shape)}"
-            ) from None
     return [
-        Reading(likelihood, form(f), x, (mean, spread), tuple(grads), rows=same, note=note)
+        Reading(likelihood, form(f), _double(like).reshape(mean.shape), (mean, spread),
+                tuple(grads), draws, rows=same, note=note)
+        for like, draws in likes
         for note, f in logs.items()
-    ]
+    ]  # fmt: skip
