@@ -766,6 +766,22 @@ def test_columns_of_a_table_by_a_function_of_their_own():
     assert audit.likelihood is None and not audit.has("step-value")
 
 
+def test_another_term_on_the_encoder_is_said():
+    torch.manual_seed(0)
+    x, encoder, decoder = torch.rand(B, D), nn.Linear(D, 2 * M), nn.Linear(M, D)
+    mu, log_var = encoder(x).chunk(2, dim=1)
+    out = decoder(mu + (log_var / 2).exp() * torch.randn_like(mu))
+    given = {"x": x, "x_hat": out, "mu": mu, "log_var": log_var}
+    plain = F.mse_loss(out, x) + rate(mu, log_var)
+    assert not audit_step(plain, **given).has("step-other-term")
+    decayed = plain + 0.1 * sum(p.square().sum() for p in encoder.parameters())
+    audit = audit_step(decayed, **given)
+    close(audit, 2 / D, D / 2)
+    assert audit.has("step-other-term")
+    decayed = plain + 0.1 * sum(p.square().sum() for p in decoder.parameters())
+    assert not audit_step(decayed, **given).has("step-other-term")
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 

@@ -111,6 +111,10 @@ SENTENCES = {
         "a gradient reaches the encoder past mu and {spread}: the KL was computed from other "
         "tensors (hand in those), or another term weighs on the encoder (ignore=)"
     ),
+    "step-other-term": (
+        "another term reaches the encoder past mu and {spread} (a second KL, an auxiliary loss, "
+        "weight decay, shared weights): β is that of this KL alone"
+    ),
     "step-kl-sampled": "a sampled KL: right on average; the closed form has no noise",
     "step-kl-unknown": (
         "the gradients at mu and {spread} are not those of a KL with one weight. Another prior: "

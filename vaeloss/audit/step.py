@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from vaeloss.audit.evidence import AuditError
-from vaeloss.audit.findings import finding
 from vaeloss.audit.identify import TOLERANCE
 from vaeloss.audit.loss import Audit
 from vaeloss.audit.step_kl import Posterior, kl_term
 from vaeloss.audit.step_reconstruction import reconstruction_term
 from vaeloss.audit.step_terms import StepTerm, remarks, term_as_given
 from vaeloss.likelihoods import Likelihood, as_likelihood
+
+SMALL = 4096  # elements of a leaf that is a bias, or the like
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ def audit_step(
     Notes
     -----
     The graph, what lies in ``.grad`` and the random state stay as they are, bit for bit. Your own
-    hooks between the loss and mu run once more; a ``retain_grad()`` on a tensor that is not handed
-    in here collects its gradient once more. The cost is one backward pass through loss, decoder and
-    sampler, without the gradients of the weights.
+    hooks in the graph run once more; a ``retain_grad()`` on a tensor that is not handed in here
+    collects its gradient once more. The cost is one backward pass without the gradients of the
+    weights.
 
     Examples
     --------
@@ -144,7 +145,7 @@ def audit_step(
     if likelihood is not None and (isinstance(likelihood, str) or not callable(likelihood)):
         form = as_likelihood(likelihood)
 
-    grads = _gradients(loss, named, asked, cut, size)
+    grads, passed_by = _gradients(loss, {**named, **asked}, cut, size, _sources(given, prior))
     tolerance = max(_tolerance(t) for t in (*named.values(), *asked.values()))
     with torch.autocast(loss.device.type, enabled=False):
         if nll is not None:
@@ -156,10 +157,8 @@ def audit_step(
         else:
             found = [grads[n] for n in asked]
             rate = kl_term(given, found, prior, z, size, tolerance)
-    if given and not (rate.known and rate.weight) and not rate.has("posterior-is-prior"):
-        if _passes_by(loss, [*named.values(), *cut], given):
-            found = finding("step-kl-elsewhere", spread=given.label)
-            rate = StepTerm(math.nan, 1.0, tolerance, findings=[found])
+    if passed_by:
+        rate = rate.beside(given.label)
     value = math.nan if cut else loss.detach().double().mean().item()
     return _told(rec, rate, value, size, given)
 
@@ -249,41 +248,66 @@ def _outer(loss: Tensor, size: int) -> Tensor:
     return torch.full_like(loss, 1 / loss.numel())
 
 
-def _gradients(loss, named, asked, ignore, size) -> dict[str, Tensor]:
-    """The gradients at all these tensors, where none passes x_hat (or nll) or what is ignored."""
+def _sources(given: Posterior | None, prior) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights that mu and its width come from, small ones if there are; what else to cut."""
+    if given is None:
+        return [], []
+    leaves, nodes, known = [], [given.mu.grad_fn, given.spread.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in known:
+            continue
+        known.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+    # Biases say as much as weights and cost less: all that arrives is passed on to the first layer.
+    small = [leaf for leaf in leaves if leaf.numel() <= SMALL]
+    inside = prior
+    while isinstance(inside, Independent):
+        inside = inside.base_dist
+    moments = [inside.loc, inside.scale] if isinstance(inside, Normal) else []
+    return small or leaves, moments
+
+
+def _gradients(loss, named, ignore, size, sources) -> tuple[dict[str, Tensor], bool]:
+    """The gradient at each named tensor with none coming through another, or through ignored ones.
+
+    And whether any reaches what mu comes from past all of them.
+    """
     if not isinstance(loss, Tensor) or not loss.requires_grad:
         raise AuditError("the loss has no graph: hand in the tensor that backward is called on")
-    for name, tensor in {**named, **asked}.items():
+    for name, tensor in named.items():
         if not tensor.requires_grad:
             raise AuditError(
                 f"{name} is detached: hand in the very tensor that the loss was computed from"
             )
-    seen = {}
-    tensors = [*asked.values(), *named.values()]
-    with _cut(ignore), contextlib.ExitStack() as hooks:
+    seen, (leaves, moments) = {}, sources
+    with _cut([*ignore, *moments]), contextlib.ExitStack() as hooks:
         for name, tensor in named.items():
             hook = tensor.register_hook(lambda grad, n=name: _note(seen, n, grad))
             hooks.callback(hook.remove)
+        tensors = [*named.values(), *leaves]
         answers = _ask(loss, tensors, _outer(loss, size), also=ignore)
-    for name, grad in zip([*asked, *named], answers, strict=True):
-        if grad is None:
+    for name, answer in zip(named, answers, strict=False):
+        if answer is None:
             raise AuditError(
                 f"the loss was not computed from this {name}: hand in the very tensor, no copy, no "
                 "second call of the encoder, nothing reshaped or activated afterwards, and nothing "
                 "that was compiled into one graph with the loss"
             )
-        seen.setdefault(name, grad)
-        if not torch.isfinite(seen[name]).all():
+        if not torch.isfinite(seen.setdefault(name, answer)).all():
             raise AuditError(
                 f"the gradient at {name} is not finite (the loss is {loss.detach().mean():.4g}): "
                 "look for a log or a root of 0, or exp(log_var) of a large log_var"
             )
-    return {name: seen[name].detach() for name in [*asked, *named]}
+    beside = any(grad is not None and bool(grad.any()) for grad in answers[len(named) :])
+    return seen, beside
 
 
 def _note(seen: dict, name: str, grad: Tensor | None) -> Tensor | None:
     if grad is not None:
-        seen[name] = grad.clone()
+        seen[name] = grad.detach().clone()
     return _nothing(grad)
 
 
@@ -318,21 +342,3 @@ def _ask(loss, tensors, outer, also=()) -> tuple[Tensor | None, ...]:
     finally:
         for tensor, grad in kept:
             tensor.grad = grad
-
-
-def _passes_by(loss: Tensor, cut: list[Tensor], given: Posterior) -> bool:
-    """Whether a gradient reaches what mu and log_var come from without passing them."""
-    leaves, nodes, known = [], [given.mu.grad_fn, given.spread.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in known:
-            continue
-        known.add(node)
-        nodes += [following for following, _ in node.next_functions]
-        if hasattr(node, "variable"):
-            leaves.append(node.variable)
-    if not leaves:
-        return False
-    with _cut([*cut, given.mu, given.spread]):
-        grads = _ask(loss, leaves, torch.full_like(loss, 1 / loss.numel()))
-    return any(grad is not None and bool(grad.any()) for grad in grads)

@@ -35,6 +35,16 @@ class StepTerm:
         """Whether there is a finding with this code."""
         return any(found.code == code for found in self.findings)
 
+    def beside(self, spread: str) -> "StepTerm":
+        """This KL if another gradient reaches the encoder past mu and what tells the width."""
+        if self.known and self.weight:
+            found = [*self.findings, finding("step-other-term", spread=spread)]
+            return replace(self, findings=found)
+        if self.has("posterior-is-prior"):
+            return self
+        found = [finding("step-kl-elsewhere", spread=spread)]
+        return replace(self, weight=math.nan, residual=1.0, findings=found)
+
     def decided(self, rate: "StepTerm", value: float, size: int):
         """Of the likelihoods that fit, the one with the value of the loss; and what is unclear.
 
