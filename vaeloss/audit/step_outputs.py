@@ -29,6 +29,8 @@ class Reading:
         Samples of z for every x; x is repeated.
     rows : bool
         Whether value i depends on ``outs[..][i]`` alone, so that a part can be read for the whole.
+    first : Tensor or None
+        Where some values with a gradient are, to look at before all of them.
     note : str
         Code of a finding that belongs to this reading.
     """
@@ -40,12 +42,13 @@ class Reading:
     grads: tuple[Tensor, ...]
     draws: int = 1
     rows: bool = True
+    first: Tensor | None = None
     note: str = ""
 
     def part(self, index: Tensor) -> "Reading":
         """The reading of these values alone."""
         outs, grads = (tuple(t[index] for t in ts) for ts in (self.outs, self.grads))
-        return replace(self, x=self.x[index], outs=outs, grads=grads)
+        return replace(self, x=self.x[index], outs=outs, grads=grads, first=None)
 
     def score(self, on: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Gradients of the NLL, of the values that are ``on``, and the NLL of each value."""
@@ -59,13 +62,11 @@ class Reading:
 
     def fit(self) -> tuple[float, float, float, float]:
         """Weight on the sum over everything, residual, share reached, and the NLL in nats."""
-        touched = _touched(self.grads[0], self.x) if self.rows else None
-        if touched is not None and len(touched) > FIRST:
-            where = touched.nonzero()[:, 0]
-            some = self.part(where[:: max(1, len(where) // FIRST)][:FIRST])
-            first = some.fit()
+        if self.first is not None:
+            first = self.part(self.first).fit()
             if first[1] > 0.1:  # not by far; rounding differs from value to value
                 return first
+        touched = _touched(self.grads[0], self.x) if self.rows else None
         try:
             scores, values = self.score()
             on = None
@@ -80,7 +81,9 @@ class Reading:
                     "with x and x_hat, in float64, and returns the NLL of each value"
                 ) from error
             return math.nan, math.inf, 0.0, math.nan  # not made for such outputs
-        pairs = [(g[g != 0], s[g != 0]) for g, s in zip(self.grads, scores, strict=True)]
+        pairs = list(zip(self.grads, scores, strict=True))
+        if not all(g.all() for g in self.grads):
+            pairs = [(g[g != 0], s[g != 0]) for g, s in pairs]
         if on is not None and self.outs[0].dim() == on.dim() + 1:  # tokens: all classes of a row
             pairs = [(g[on], s[on]) for g, s in zip(self.grads, scores, strict=True)]
         g, s = (torch.cat([t.flatten() for t in ts]) for ts in zip(*pairs, strict=True))
@@ -125,6 +128,15 @@ def _touched(grad: Tensor, x: Tensor) -> Tensor:
     return (grad != 0).any(-1) if grad.dim() == x.dim() + 1 else grad != 0
 
 
+def _first(grad: Tensor) -> Tensor | None:
+    """Where FIRST of the values with a gradient are; None if there are no more."""
+    touched = (grad != 0).any(-1) if grad.dim() > 1 else grad != 0
+    if len(touched) <= FIRST:
+        return None
+    where = touched.nonzero()[:, 0]
+    return where[:: max(1, len(where) // FIRST)][:FIRST]
+
+
 def readings(x: Tensor, outs: list[Tensor], grads, asked) -> list[Reading]:
     """Every way to read these tensors, or the one way that is asked for."""
     outs = [_double(out) for out in outs]
@@ -162,9 +174,10 @@ def _elementwise(x: Tensor, out: Tensor, grad: Tensor, known) -> list[Reading]:
     inside = bool(((flat >= 0) & (flat <= 1)).all())
     # On a GPU a cross-entropy of what is no probability does not raise, it ends the process.
     known = [k for k in known if inside or k.support != (0.0, 1.0) or k.link == "logits"]
+    first = _first(grad)
     return [
-        Reading(each, each.per_value, _double(like).flatten(), (flat,), (grad,), draws)
-        for like, draws in _likes(x, out)
+        Reading(each, each.per_value, like, (flat,), (grad,), draws, first=first)
+        for like, draws in [(_double(like).flatten(), draws) for like, draws in _likes(x, out)]
         for each in known
     ]
 
@@ -210,8 +223,9 @@ def _tokens(x: Tensor, out: Tensor, grad: Tensor) -> Iterator[Reading]:
         logits, g = (t.reshape(-1, classes) for t in (logits, g))
         within = target.clamp(0, classes - 1)  # padding may be -100: it has no gradient
 
+        first, likelihood = _first(g), categorical(classes)
         for form in _TOKEN_FORMS:
-            found.append(Reading(categorical(classes), form, within, (logits,), (g,)))
+            found.append(Reading(likelihood, form, within, (logits,), (g,), first=first))
     return found
 
 
