@@ -830,7 +830,19 @@ def test_arguments_that_make_no_sense():
     refused(loss, "x_hat of 2 tensors", x=x[:, :5], x_hat=(out, mu), mu=mu, log_var=log_var)
     gamma = distributions.Gamma(torch.ones(B, M), torch.ones(B, M))
     refused(loss, "Gamma", posterior=gamma, **given)
-    refused(loss, "unknown|raised", mu=mu, log_var=log_var, likelihood=lambda x, y: x @ y, **given)
+    given |= {"mu": mu, "log_var": log_var}
+    refused(loss, "likelihood raised", likelihood=lambda x, y: x @ y, **given)
+    refused(loss, "bernoulli-logits", likelihood="bernoulli", **given)
+    with pytest.raises(ValueError, match="unknown likelihood"):
+        audit_step(loss, likelihood="gausian", **given)
+
+
+def test_sentences_about_likelihoods_are_short():
+    x, out, mu, log_var, _ = step()
+    loss = (out - x).abs().pow(1.7).mean() + (mu**4).mean() + log_var.mean()
+    audit = audit_step(loss, x=x, x_hat=out, mu=mu, log_var=log_var)
+    assert {"step-unknown", "step-kl-unknown"} <= codes(audit)
+    assert all(len(found.sentence) <= 400 for found in audit.findings)
 
 
 def test_a_gradient_that_is_not_finite():

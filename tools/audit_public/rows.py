@@ -1,65 +1,74 @@
 """One row of the table: what is true by algebra, what the auditor said, and the verdict."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
-NEAR = 2e-3  # relative: published code is often float32, one draw, one batch
+NEAR = 2e-3  # relative: published code is float32, one batch, sometimes one draw
 
 
 @dataclass
 class Row:
-    """A loss of a package, its c and β by algebra, and what was found.
+    """A loss, its c and β by algebra, and what was found.
 
-    ``c`` or ``beta`` None: the loss has none, it is not of the form c · [NLL + β · KL]. ``say``
-    names codes of which one has to be among the findings, where a number holds at this step only.
+    Parameters
+    ----------
+    what, derivation : str
+        Which loss with which settings, and where c and β come from, in a line.
+    c, beta : float or None
+        None: there is none, the loss is not of the form c · [NLL + β · KL].
+    say : tuple of str
+        Codes of which one must be among the findings: where a number holds at this step only.
     """
 
-    package: str
     what: str
     derivation: str
     c: float | None
     beta: float | None
     say: tuple[str, ...] = ()
+    package: str = ""
     version: str = ""
     found: dict = field(default_factory=dict)
     verdict: str = ""
 
-    def judge(self, c: float, beta: float, kl_weight: float, codes: list[str]) -> "Row":
-        """Right, refused or misleading."""
-        self.found = {
-            "c": _plain(c),
-            "beta": _plain(beta),
-            "kl_weight": _plain(kl_weight),
-            "findings": codes,
-        }
-        said = not self.say or bool(set(self.say) & set(codes))
-        if _same(beta, self.beta) and _same(c, self.c) and said:
-            self.verdict = "right"
-        elif not math.isfinite(beta) and (not math.isfinite(c) or _same(c, self.c)):
-            self.verdict = "refused"
-        else:
-            self.verdict = "misleading"
-        return self
+    def judge(self, c: float, beta: float, kl_weight: float, findings: list[str]) -> "Row":
+        """Right; refused, where there is an answer; or misleading.
 
-    def absent(self, why: str) -> "Row":
-        """The package, or the part of it, is not to be had here."""
-        self.found, self.verdict = {"why": why}, "absent"
+        To say that there is no β is right where there is none.
+        """
+        numbers = {"c": c, "beta": beta, "kl_weight": kl_weight}
+        self.found = {name: _plain(value) for name, value in numbers.items()}
+        self.found["findings"] = findings
+        said = not self.say or bool(set(self.say) & set(findings))
+        right = _same(beta, self.beta) and (_same(c, self.c) or self.beta is None) and said
+        false = any(
+            math.isfinite(found) and not _same(found, true)
+            for found, true in ((c, self.c), (beta, self.beta))
+        )
+        self.verdict = "misleading" if false or not said else "right" if right else "refused"
         return self
 
     def data(self) -> dict:
         """As it stands in the JSON file."""
-        row = asdict(self)
-        truth = {"c": row.pop("c"), "beta": row.pop("beta"), "say": list(row.pop("say"))}
-        return {k: row[k] for k in ("package", "version", "what", "derivation")} | {
-            "truth": truth,
-            "found": row["found"],
-            "verdict": row["verdict"],
+        return {
+            "package": self.package,
+            "version": self.version,
+            "what": self.what,
+            "derivation": self.derivation,
+            "truth": {"c": self.c, "beta": self.beta, "say": list(self.say)},
+            "found": self.found,
+            "verdict": self.verdict,
         }
+
+
+def absent(package: str, why: str) -> dict:
+    """The row of a package that is not to be had here."""
+    return {"package": package, "version": "", "what": "all", "found": {"why": why},
+            "verdict": "absent"}  # fmt: skip
 
 
 def _same(found: float, true: float | None) -> bool:
     if true is None or not math.isfinite(found):
-        return False
+        return true is None and not math.isfinite(found)
     return math.isclose(found, true, rel_tol=NEAR, abs_tol=1e-12)
 
 

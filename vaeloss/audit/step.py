@@ -20,6 +20,7 @@ from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.identify import TOLERANCE
 from vaeloss.audit.loss import Audit
 from vaeloss.audit.step_kl import Posterior, kl_term
+from vaeloss.audit.step_outputs import first_line
 from vaeloss.audit.step_reconstruction import reconstruction_term
 from vaeloss.audit.step_terms import StepTerm, remarks, term_as_given
 from vaeloss.likelihoods import Likelihood, as_likelihood
@@ -333,7 +334,7 @@ def _ask(loss, tensors, outer, also=()) -> tuple[Tensor | None, ...]:
     try:
         return torch.autograd.grad(loss, tensors, outer, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
-        message = str(error).partition("\n")[0][:160]
+        message = first_line(error)
         if "second time" in message or "freed" in message:
             raise AuditError(
                 "the graph is gone: call audit_step before loss.backward(), not after"

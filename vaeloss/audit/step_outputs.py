@@ -77,8 +77,8 @@ class Reading:
         except (RuntimeError, ValueError, IndexError) as error:
             if self.likelihood is None:
                 raise AuditError(
-                    f"likelihood raised {type(error).__name__}: {str(error)[:160]}. It was called "
-                    "with x and x_hat, in float64, and returns the NLL of each value"
+                    f"likelihood raised {type(error).__name__}: {first_line(error)}. It was called "
+                    "with x and x_hat, in float64, and has to return the NLL of each value"
                 ) from error
             return math.nan, math.inf, 0.0, math.nan  # not made for such outputs
         pairs = list(zip(self.grads, scores, strict=True))
@@ -123,6 +123,11 @@ class Reading:
         return weights[used].min().item(), weights[used].max().item()
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, without the numbers of a tensor."""
+    return str(error).partition("\n")[0].partition("tensor(")[0][:160]
+
+
 def _touched(grad: Tensor, x: Tensor) -> Tensor:
     """Which values have a gradient: of tokens, in any class."""
     return (grad != 0).any(-1) if grad.dim() == x.dim() + 1 else grad != 0
@@ -140,7 +145,7 @@ def _first(grad: Tensor) -> Tensor | None:
 def readings(x: Tensor, outs: list[Tensor], grads, asked) -> list[Reading]:
     """Every way to read these tensors, or the one way that is asked for."""
     outs = [_double(out) for out in outs]
-    x = x.detach().to(outs[0].device)
+    x = torch.as_tensor(x).detach().to(outs[0].device)
     grads = [_double(grad) for grad in grads]
     if asked is not None and not isinstance(asked, Likelihood):
         x = _double(x) if x.is_floating_point() else x
@@ -171,9 +176,15 @@ def _double(tensor: Tensor) -> Tensor:
 
 def _elementwise(x: Tensor, out: Tensor, grad: Tensor, known) -> list[Reading]:
     flat, grad = out.flatten(), grad.flatten()
-    inside = bool(((flat >= 0) & (flat <= 1)).all())
-    # On a GPU a cross-entropy of what is no probability does not raise, it ends the process.
-    known = [k for k in known if inside or k.support != (0.0, 1.0) or k.link == "logits"]
+    if not ((flat >= 0) & (flat <= 1)).all():
+        # On a GPU a cross-entropy of what is no probability does not raise, it ends the process.
+        able = [k for k in known if k.support != (0.0, 1.0) or k.link == "logits"]
+        if not able:
+            raise AuditError(
+                f"{known[0]} takes probabilities, and x_hat goes beyond [0, 1]: if it holds logits, "
+                f"ask for {known[0].with_link('logits')}"
+            )
+        known = able
     first = _first(grad)
     return [
         Reading(each, each.per_value, like, (flat,), (grad,), draws, first=first)

@@ -178,14 +178,19 @@ class watch_step:
         watch.calls = [None] * len(self._targets)
         for index, (owner, name) in enumerate(self._targets):
             self._replace(owner, name, functools.partial(watch.saw, index))
-        backward = torch.autograd.backward  # Tensor.backward calls it, too
+        backward, running = torch.autograd.backward, []  # Tensor.backward calls it, too
 
         @functools.wraps(backward)
         def audited(tensors, *args, **kwargs):
             given = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-            if len(given) == 1:
-                watch.backward(given[0])
-            return backward(tensors, *args, **kwargs)
+            if running or len(given) != 1:  # a checkpoint calls it inside another backward
+                return backward(tensors, *args, **kwargs)
+            watch.backward(given[0])
+            running.append(True)
+            try:
+                return backward(tensors, *args, **kwargs)
+            finally:
+                running.clear()
 
         torch.autograd.backward = audited
         self._undo.append(lambda: setattr(torch.autograd, "backward", backward))
