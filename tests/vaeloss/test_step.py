@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import distributions, nn
 
 from vaeloss.audit import AuditError, StepAudit, audit_step
-from vaeloss.audit.findings import SENTENCES
 
 B, D, M = 16, 12, 3
 Normal = distributions.Normal
@@ -886,13 +885,10 @@ def test_the_step_is_the_same_bit_for_bit(kl_form):
     assert ran == ran_too == 3
 
 
-def test_every_sentence_is_short_and_reads_from_its_data():
-    for code, sentence in SENTENCES.items():
-        assert len(sentence) <= 400, code
+def test_data_of_findings_are_json():
     x, out, mu, log_var, _ = step()
     audit = audit_step(
         F.mse_loss(out, x) + rate(mu, log_var), x=x, x_hat=out, mu=mu, log_var=log_var
     )
     for found in audit.findings:
-        json.dumps(found.data)
-        assert len(found.sentence) <= 400
+        assert json.loads(json.dumps(found.data)) == found.data

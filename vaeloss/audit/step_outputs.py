@@ -145,7 +145,7 @@ def _first(grad: Tensor) -> Tensor | None:
 def readings(x: Tensor, outs: list[Tensor], grads, asked) -> list[Reading]:
     """Every way to read these tensors, or the one way that is asked for."""
     outs = [_double(out) for out in outs]
-    x = torch.as_tensor(x).detach().to(outs[0].device)
+    x = x.detach().to(outs[0].device)
     grads = [_double(grad) for grad in grads]
     if asked is not None and not isinstance(asked, Likelihood):
         x = _double(x) if x.is_floating_point() else x
@@ -181,8 +181,8 @@ def _elementwise(x: Tensor, out: Tensor, grad: Tensor, known) -> list[Reading]:
         able = [k for k in known if k.support != (0.0, 1.0) or k.link == "logits"]
         if not able:
             raise AuditError(
-                f"{known[0]} takes probabilities, and x_hat goes beyond [0, 1]: if it holds logits, "
-                f"ask for {known[0].with_link('logits')}"
+                f"{known[0]} takes probabilities, and x_hat goes beyond [0, 1]: if these are "
+                f"logits, ask for {known[0].with_link('logits')}"
             )
         known = able
     first = _first(grad)
