@@ -422,8 +422,9 @@ def test_importance_weights_are_refused():
     log_w = log_w + (Normal(0.0, 1.0).log_prob(z) - q.log_prob(z)).sum(-1)
     loss = -log_w.logsumexp(0).mean()
     audit = audit_step(loss, x=x, x_hat=out, mu=mu, log_var=log_var, z=z)
-    assert math.isnan(audit.beta)
-    assert audit.has("step-unknown") or audit.has("step-weights-differ")
+    assert math.isnan(audit.c) and math.isnan(audit.beta)
+    [found] = [f for f in audit.findings if f.code == "step-weights-differ"]
+    assert 0 <= found.data["low"] < 1 < 10 < found.data["high"]  # 10 = 2 · 5, times the share K w
 
 
 @pytest.mark.parametrize("flat", [True, False])
@@ -763,6 +764,17 @@ def test_columns_of_a_table_by_a_function_of_their_own():
     audit = audit_step(loss, likelihood=column, **given)
     close(audit, 2, 0.5)
     assert audit.likelihood is None and not audit.has("step-value")
+
+
+def test_x_with_a_graph_is_no_other_term():
+    x, _, _, _, _ = step()
+    x.requires_grad_()
+    mu, log_var = nn.Linear(D, 2 * M)(x).chunk(2, dim=1)
+    out = nn.Linear(M, D)(mu + (log_var / 2).exp() * torch.randn_like(mu))
+    loss = F.mse_loss(out, x) + rate(mu, log_var)
+    audit = audit_step(loss, x=x, x_hat=out, mu=mu, log_var=log_var)
+    close(audit, 2 / D, D / 2)
+    assert not audit.has("step-other-term")
 
 
 def test_another_term_on_the_encoder_is_said():

@@ -60,10 +60,15 @@ class Row:
         }
 
 
-def absent(package: str, why: str) -> dict:
-    """The row of a package that is not to be had here."""
-    return {"package": package, "version": "", "what": "all", "found": {"why": why},
-            "verdict": "absent"}  # fmt: skip
+def unfinished(package: str, verdict: str, why: str) -> dict:
+    """The row of a package that is absent here, or of a case that is broken."""
+    return {
+        "package": package,
+        "version": "",
+        "what": "the rest",
+        "found": {"why": why},
+        "verdict": verdict,
+    }
 
 
 def _same(found: float, true: float | None) -> bool:

@@ -1,7 +1,7 @@
 """The auditor on public code: each package in an environment of its own, one table, one file.
 
 ``make audit-public``, or ``python tools/audit_public/run.py pythae pyro`` for some packages. What
-cannot be installed or run here is a row of its own, "absent". It takes a quarter of an hour and a
+cannot be installed here is a row of its own, "absent". It takes a quarter of an hour and a
 few gigabytes below ``_build/audit-public``, and no part of any package is kept in the repository.
 """
 
@@ -42,12 +42,12 @@ def environment(name: str, requirement: str) -> tuple[Path | None, str]:
 
 def rows_of(name: str, requirement: str) -> list[dict]:
     """What the auditor said of each loss of this package."""
-    from audit_public.rows import absent
+    from audit_public.rows import unfinished
     from audit_public.steps import MARK
 
     python, problem = environment(name, requirement)
     if python is None:
-        return [absent(name, f"not installed: {problem}")]
+        return [unfinished(name, "absent", f"not installed: {problem}")]
     variables = os.environ | {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{TOOLS}",
         "PYTHONWARNINGS": "ignore",
@@ -60,7 +60,7 @@ def rows_of(name: str, requirement: str) -> list[dict]:
         if line.startswith(MARK)
     ]
     if done.returncode:
-        found.append(absent(name, f"a case broke: {_last(done.stderr)}"))
+        found.append(unfinished(name, "broken", _last(done.stderr)))
     return found
 
 
@@ -87,7 +87,7 @@ def _number(value: float | None) -> str:
 
 
 def main() -> int:
-    """1 if any row misleads."""
+    """1 if a row misleads, or a case is broken."""
     sys.path[:0] = [str(ROOT), str(TOOLS)]
     from audit_public import step_cases  # noqa: F401  registers the packages
     from audit_public.steps import PACKAGES
@@ -109,7 +109,7 @@ def main() -> int:
     RESULTS.write_text(text + "\n", encoding="utf-8")
     counts = Counter(row["verdict"] for row in rows)
     print(", ".join(f"{number} {verdict}" for verdict, number in counts.most_common()))
-    return int(counts["misleading"] > 0)
+    return int(counts["misleading"] + counts["broken"] > 0)
 
 
 if __name__ == "__main__":

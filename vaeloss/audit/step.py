@@ -4,28 +4,25 @@ The decoder is cut out of a backward pass by hooks that put zeros in the place o
 What then arrives at mu and log_var is the KL's gradient alone, exactly, however small its weight;
 what arrived at x_hat is the reconstruction's. Nothing is subtracted, so nothing cancels.
 
-Here the graph is asked; ``step_reconstruction`` and ``step_kl`` read what it answers.
+``step_graph`` asks the graph; ``step_reconstruction`` and ``step_kl`` read what it answers.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Normal
 
 from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.identify import TOLERANCE
 from vaeloss.audit.loss import Audit
-from vaeloss.audit.step_kl import Posterior, kl_term
-from vaeloss.audit.step_outputs import first_line
+from vaeloss.audit.step_graph import gradients, sources
+from vaeloss.audit.step_kl import Posterior, base, kl_term
 from vaeloss.audit.step_reconstruction import reconstruction_term
 from vaeloss.audit.step_terms import StepTerm, remarks, term_as_given
 from vaeloss.likelihoods import Likelihood, as_likelihood
-
-SMALL = 4096  # elements of a leaf that is a bias, or the like
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,11 @@ def audit_step(
     if likelihood is not None and (isinstance(likelihood, str) or not callable(likelihood)):
         form = as_likelihood(likelihood)
 
-    grads, passed_by = _gradients(loss, {**named, **asked}, cut, size, _sources(given, prior))
+    leaves = sources([given.mu, given.spread]) if given else []
+    leaves = [leaf for leaf in leaves if leaf is not x]
+    inside = base(prior)  # a prior that is learned is no other term
+    moments = [inside.loc, inside.scale] if isinstance(inside, Normal) else []
+    grads, passed_by = gradients(loss, {**named, **asked}, [*cut, *moments], leaves, size)
     tolerance = max(_tolerance(t) for t in (*named.values(), *asked.values()))
     with torch.autocast(loss.device.type, enabled=False):
         if nll is not None:
@@ -210,9 +211,7 @@ def _posterior(mu, log_var, log_std, std, posterior) -> Posterior:
     if posterior is not None and (mu is not None or spreads):
         raise AuditError("give posterior=, or mu and one of log_var, log_std, std: not both")
     if posterior is not None:
-        inside = posterior
-        while isinstance(inside, Independent):
-            inside = inside.base_dist
+        inside = base(posterior)
         if not isinstance(inside, Normal):
             raise AuditError(
                 f"posterior is a {type(inside).__name__}: only Normal, or Independent of it, is "
@@ -235,112 +234,3 @@ def _tolerance(tensor: Tensor) -> float:
     # autocast: bfloat16 has three digits, and a gradient has no more than its tensor
     eps = torch.finfo(tensor.dtype).eps
     return max(TOLERANCE, 4 * eps)
-
-
-# --- what the graph answers ----------------------------------------------------------------------
-
-
-def _outer(loss: Tensor, size: int) -> Tensor:
-    """What makes a scalar of the loss: nothing is added to its graph."""
-    if loss.numel() != 1 and loss.shape not in [(size,), (size, 1)]:
-        raise AuditError(
-            f"the loss has shape {tuple(loss.shape)}: reduce it to one number, or to one per "
-            f"sample, ({size},)"
-        )
-    return torch.full_like(loss, 1 / loss.numel())
-
-
-def _sources(given: Posterior | None, prior) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights that mu and its width come from, small ones if there are; what else to cut."""
-    if given is None:
-        return [], []
-    leaves, nodes, known = [], [given.mu.grad_fn, given.spread.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in known:
-            continue
-        known.add(node)
-        nodes += [following for following, _ in node.next_functions]
-        if hasattr(node, "variable"):
-            leaves.append(node.variable)
-    # Biases say as much as weights and cost less: all that arrives is passed on to the first layer.
-    small = [leaf for leaf in leaves if leaf.numel() <= SMALL]
-    inside = prior
-    while isinstance(inside, Independent):
-        inside = inside.base_dist
-    moments = [inside.loc, inside.scale] if isinstance(inside, Normal) else []
-    return small or leaves, moments
-
-
-def _gradients(loss, named, ignore, size, sources) -> tuple[dict[str, Tensor], bool]:
-    """The gradient at each named tensor with none coming through another, or through ignored ones.
-
-    And whether any reaches what mu comes from past all of them.
-    """
-    if not isinstance(loss, Tensor) or not loss.requires_grad:
-        raise AuditError("the loss has no graph: hand in the tensor that backward is called on")
-    for name, tensor in named.items():
-        if not tensor.requires_grad:
-            raise AuditError(
-                f"{name} is detached: hand in the very tensor that the loss was computed from"
-            )
-    seen, (leaves, moments) = {}, sources
-    with _cut([*ignore, *moments]), contextlib.ExitStack() as hooks:
-        for name, tensor in named.items():
-            hook = tensor.register_hook(lambda grad, n=name: _note(seen, n, grad))
-            hooks.callback(hook.remove)
-        tensors = [*named.values(), *leaves]
-        answers = _ask(loss, tensors, _outer(loss, size), also=ignore)
-    for name, answer in zip(named, answers, strict=False):
-        if answer is None:
-            raise AuditError(
-                f"the loss was not computed from this {name}: hand in the very tensor, no copy, no "
-                "second call of the encoder, nothing reshaped or activated afterwards, and nothing "
-                "that was compiled into one graph with the loss"
-            )
-        if not torch.isfinite(seen.setdefault(name, answer)).all():
-            raise AuditError(
-                f"the gradient at {name} is not finite (the loss is {loss.detach().mean():.4g}): "
-                "look for a log or a root of 0, or exp(log_var) of a large log_var"
-            )
-    beside = any(grad is not None and bool(grad.any()) for grad in answers[len(named) :])
-    return seen, beside
-
-
-def _note(seen: dict, name: str, grad: Tensor | None) -> Tensor | None:
-    if grad is not None:
-        seen[name] = grad.detach().clone()
-    return _nothing(grad)
-
-
-def _nothing(grad: Tensor | None) -> Tensor | None:
-    # None: an output of one compiled graph that has no gradient of its own
-    return None if grad is None else torch.zeros_like(grad)
-
-
-@contextlib.contextmanager
-def _cut(tensors: list[Tensor]):
-    """While this lasts no gradient passes these tensors."""
-    hooks = [t.register_hook(_nothing) for t in tensors if t.requires_grad]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _ask(loss, tensors, outer, also=()) -> tuple[Tensor | None, ...]:
-    retained = [t for t in (*tensors, *also) if t.retains_grad]
-    kept = [(t, None if t.grad is None else t.grad.clone()) for t in retained]
-    try:
-        return torch.autograd.grad(loss, tensors, outer, retain_graph=True, allow_unused=True)
-    except RuntimeError as error:
-        message = first_line(error)
-        if "second time" in message or "freed" in message:
-            raise AuditError(
-                "the graph is gone: call audit_step before loss.backward(), not after"
-            ) from None
-        raise AuditError(f"this loss cannot be differentiated here: {message}") from error
-    finally:
-        for tensor, grad in kept:
-            tensor.grad = grad

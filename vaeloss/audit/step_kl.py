@@ -76,10 +76,16 @@ def kl_term(given: Posterior, grads, prior, z, size: int, tolerance: float) -> S
     return term
 
 
+def base(distribution: Distribution | None) -> Distribution | None:
+    """What is inside ``Independent``."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
 def _prior(prior: Distribution | None) -> tuple[Tensor, Tensor] | None:
     """Mean and standard deviation; None if it is no Normal."""
-    while isinstance(prior, Independent):
-        prior = prior.base_dist
+    prior = base(prior)
     if prior is None:
         return torch.tensor(0.0).double(), torch.tensor(1.0).double()
     if not isinstance(prior, Normal):

@@ -88,7 +88,7 @@ def _not_fitting(x, outs, grads, asked, best, every, size, tolerance) -> Finding
             return finding("other-likelihood", asked=str(asked), found=str(fits[0]))
     for reading in every:
         for axis, what in ((0, "sample"), (1, "feature")):
-            weights = reading.fit_each(axis, size, tolerance)
+            weights = reading.fit_each(axis, size * reading.draws, tolerance)
             if weights is not None:
                 low, high = (w * size * reading.draws for w in weights)
                 data = {"likelihood": str(reading.likelihood or asked), "what": what}
