@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Normal
 from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.identify import TOLERANCE
 from vaeloss.audit.loss import Audit
-from vaeloss.audit.step_graph import gradients, sources
+from vaeloss.audit.step_graph import exact, gradients, sources
 from vaeloss.audit.step_kl import Posterior, base, kl_term
 from vaeloss.audit.step_reconstruction import reconstruction_term
 from vaeloss.audit.step_terms import StepTerm, remarks, term_as_given
@@ -162,7 +162,7 @@ def audit_step(
             rate = kl_term(given, found, prior, z, size, tolerance)
     if passed_by:
         rate = rate.beside(given.label)
-    value = math.nan if cut else loss.detach().double().mean().item()
+    value = math.nan if cut else exact(loss).mean().item()
     return _told(rec, rate, value, size, given)
 
 

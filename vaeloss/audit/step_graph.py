@@ -11,9 +11,19 @@ import torch
 from torch import Tensor
 
 from vaeloss.audit.evidence import AuditError
-from vaeloss.audit.step_outputs import first_line
 
 SMALL = 4096  # elements of a leaf that is a bias, or the like
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """In float64, without its graph; on the CPU where a GPU has no float64."""
+    tensor = tensor.detach()
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the numbers of a tensor."""
+    return str(error).partition("\n")[0].partition("tensor(")[0][:160]
 
 
 def _outer(loss: Tensor, size: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, Normal
 from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.findings import Finding, finding
 from vaeloss.audit.identify import fit
+from vaeloss.audit.step_graph import exact
 from vaeloss.audit.step_terms import StepTerm
 
 NEAR = 1e-6  # a posterior whose KL has a gradient below this is the prior
@@ -37,7 +38,7 @@ LOG_VAR = {  # log σ² of what a posterior's width is told by
 
 def kl_term(given: Posterior, grads, prior, z, size: int, tolerance: float) -> StepTerm:
     """The KL, closed form or sampled; or what is there instead."""
-    grads = [grad.double() for grad in grads]
+    grads = [exact(grad) for grad in grads]
     closed = _prior(prior) is not None
     if not closed and z is None:
         raise AuditError(f"prior is a {type(prior).__name__}: hand in z as well, or the KL, kl=")
@@ -87,10 +88,10 @@ def _prior(prior: Distribution | None) -> tuple[Tensor, Tensor] | None:
     """Mean and standard deviation; None if it is no Normal."""
     prior = base(prior)
     if prior is None:
-        return torch.tensor(0.0).double(), torch.tensor(1.0).double()
+        return torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
     if not isinstance(prior, Normal):
         return None
-    return prior.loc.detach().double(), prior.scale.detach().double()
+    return exact(prior.loc), exact(prior.scale)
 
 
 def _nats(mu, log_var, prior, z) -> Tensor:
@@ -101,12 +102,12 @@ def _nats(mu, log_var, prior, z) -> Tensor:
         ratio = log_var - 2 * std.log()
         return 0.5 * (((mu - mean) / std).square() + ratio.expm1() - ratio)
     std = (log_var / 2).exp()
-    eps = ((z.detach().double() - mu) / std).detach()
+    eps = ((exact(z) - mu) / std).detach()
     draw = mu + std * eps
     if moments is not None:
         log_p = Normal(*(t.to(mu.device) for t in moments), validate_args=False).log_prob(draw)
     else:
-        log_p = prior.log_prob(draw.to(z.dtype)).double() / 1.0
+        log_p = prior.log_prob(draw.to(z)).to(draw)
     log_q = Normal(mu, std, validate_args=False).log_prob(draw)
     return log_q - log_p if log_p.shape == log_q.shape else log_q.sum() - log_p.sum()
 
@@ -114,7 +115,7 @@ def _nats(mu, log_var, prior, z) -> Tensor:
 def _references(given, kind, prior, z) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The KL of each latent, and its gradients with weight one at mu and its width."""
     with torch.enable_grad():
-        mu, spread = (t.detach().double().requires_grad_() for t in (given.mu, given.spread))
+        mu, spread = (exact(t).requires_grad_() for t in (given.mu, given.spread))
         nats = _nats(mu, LOG_VAR[kind](spread), prior, z)
         # kept: the prior may share a graph with the loss
         references = torch.autograd.grad(nats.sum(), [mu, spread], retain_graph=True)
@@ -155,7 +156,7 @@ def _one_draw(given, grads, prior, size, tolerance) -> StepTerm | None:
     With one draw z the gradients are a = w z at mu and b = w (z (z - mu) - 1) / 2 at log σ², for
     N(0, 1). Without z: w² + w (2 b + mu a) - a² = 0, whose roots have opposite signs.
     """
-    mu, spread = given.mu.detach().double(), given.spread.detach().double()
+    mu, spread = exact(given.mu), exact(given.spread)
     if mu.shape != spread.shape or mu.numel() < 8:
         return None
     mean, std = (t.to(mu.device) for t in _prior(prior))
@@ -183,8 +184,8 @@ def _one_draw(given, grads, prior, size, tolerance) -> StepTerm | None:
 
 def _noise(given: Posterior, z: Tensor) -> float:
     """Standard deviation of the noise that was drawn for z."""
-    mu, spread = given.mu.detach().double(), given.spread.detach().double()
-    eps = (z.detach().double() - mu) * (-LOG_VAR[given.kind](spread) / 2).exp()
+    mu, spread = exact(given.mu), exact(given.spread)
+    eps = (exact(z) - mu) * (-LOG_VAR[given.kind](spread) / 2).exp()
     return eps.square().mean().sqrt().item()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.identify import fit
+from vaeloss.audit.step_graph import exact, first_line
 from vaeloss.likelihoods import Likelihood, categorical, gaussian, recognisable
 
 FIRST = 4096  # values on which a likelihood is recognised; it is then fitted on all
@@ -123,11 +124,6 @@ class Reading:
         return weights[used].min().item(), weights[used].max().item()
 
 
-def first_line(error: Exception) -> str:
-    """What an error says, without the numbers of a tensor."""
-    return str(error).partition("\n")[0].partition("tensor(")[0][:160]
-
-
 def _touched(grad: Tensor, x: Tensor) -> Tensor:
     """Which values have a gradient: of tokens, in any class."""
     return (grad != 0).any(-1) if grad.dim() == x.dim() + 1 else grad != 0
@@ -144,11 +140,11 @@ def _first(grad: Tensor) -> Tensor | None:
 
 def readings(x: Tensor, outs: list[Tensor], grads, asked) -> list[Reading]:
     """Every way to read these tensors, or the one way that is asked for."""
-    outs = [_double(out) for out in outs]
+    outs = [exact(out) for out in outs]
     x = x.detach().to(outs[0].device)
-    grads = [_double(grad) for grad in grads]
+    grads = [exact(grad) for grad in grads]
     if asked is not None and not isinstance(asked, Likelihood):
-        x = _double(x) if x.is_floating_point() else x
+        x = exact(x) if x.is_floating_point() else x
         return [Reading(None, asked, x, tuple(outs), tuple(grads), rows=False)]
     if len(outs) > 1:
         return _mean_and_variance(x, outs, grads)
@@ -157,7 +153,7 @@ def readings(x: Tensor, outs: list[Tensor], grads, asked) -> list[Reading]:
     if asked is None or asked.name.startswith("categorical"):
         found += _tokens(x, out, grad)
     if asked is not None and asked.outputs > 1 and not found:
-        return [Reading(asked, asked.per_value, _double(x), (out,), (grad,), rows=False)]
+        return [Reading(asked, asked.per_value, exact(x), (out,), (grad,), rows=False)]
     if asked is None or asked.outputs == 1:
         found += _elementwise(x, out, grad, recognisable() if asked is None else [asked])
     if not found:
@@ -167,11 +163,6 @@ def readings(x: Tensor, outs: list[Tensor], grads, asked) -> list[Reading]:
             "x moved by one and padded, F.pad(x[:, 1:], (0, 1))"
         )
     return found
-
-
-def _double(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def _elementwise(x: Tensor, out: Tensor, grad: Tensor, known) -> list[Reading]:
@@ -188,7 +179,7 @@ def _elementwise(x: Tensor, out: Tensor, grad: Tensor, known) -> list[Reading]:
     first = _first(grad)
     return [
         Reading(each, each.per_value, like, (flat,), (grad,), draws, first=first)
-        for like, draws in [(_double(like).flatten(), draws) for like, draws in _likes(x, out)]
+        for like, draws in [(exact(like).flatten(), draws) for like, draws in _likes(x, out)]
         for each in known
     ]
 
@@ -280,7 +271,7 @@ def _mean_and_variance(x: Tensor, outs, grads) -> list[Reading]:
         mean, spread = mean.flatten(), spread.flatten()
         grads = [grad.flatten() for grad in grads]
     return [
-        Reading(likelihood, form(f), _double(like).reshape(mean.shape), (mean, spread),
+        Reading(likelihood, form(f), exact(like).reshape(mean.shape), (mean, spread),
                 tuple(grads), draws, rows=same, note=note)
         for like, draws in likes
         for note, f in logs.items()

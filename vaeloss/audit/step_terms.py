@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from vaeloss.audit.findings import Finding, finding
+from vaeloss.audit.step_graph import exact
 from vaeloss.likelihoods import Likelihood
 
 EVEN = 1e-3  # how much the weights of values that are weighed alike may differ
@@ -95,10 +96,10 @@ def term_as_given(name: str, term: Tensor, grad: Tensor, size: int, tolerance: f
         return StepTerm(
             0.0, 0.0, tolerance, 0.0, findings=[finding("step-given-unused", name=name)]
         )
-    weights = grad[on].double()
+    weights = exact(grad[on])
     weight = weights.mean().item()
     spread = ((weights - weight).abs().max() / abs(weight)).item()
-    nats = term.detach().double()[on].sum().item()
+    nats = exact(term[on]).sum().item()
     scalar = term.dim() == 0 or term.numel() == 1
     how = "the mean over the batch" if scalar else "one value for each sample or element"
     found = [finding("step-given", name=name, how=how)]
