@@ -544,6 +544,51 @@ def test_other_terms_are_cut_out():
     close(audit_step(loss, ignore=classifier, **given), 2 / D, D / 2)
 
 
+# --- all of it at once --------------------------------------------------------------------------
+
+ERRORS = {  # name: (error of each value, what a mean over it weighs the NLL with)
+    "gaussian": (lambda y, x: (y - x).square(), 2),
+    "laplace": (lambda y, x: (y - x).abs(), 1),
+    "bernoulli-logits": (
+        lambda y, x: F.binary_cross_entropy_with_logits(y, x, reduction="none"), 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("kind", ["log_var", "log_std", "std"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("low", [False, True])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_every_form_with_every_other(error, kind, masked, parts, low, sampled):
+    torch.manual_seed(7)
+    d, m, b = 60, 6, 40
+    x, encoder, decoder = torch.rand(b, d), nn.Linear(d, 2 * m), nn.Linear(m, d)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+        mu, raw = encoder(x).chunk(2, dim=1)
+        spread = F.softplus(raw) + 0.2 if kind == "std" else raw
+        wide = spread.float()
+        std = {"log_var": (wide / 2).exp(), "log_std": wide.exp(), "std": wide}[kind]
+        q = Normal(mu.float(), std)
+        z = q.rsample()
+        out = decoder(z)
+    f, half = ERRORS[error]
+    each = f(out.float(), x)
+    if masked:
+        each = each * (torch.arange(d) < 45)
+    if sampled:
+        nats = (q.log_prob(z) - Normal(0.0, 1.0).log_prob(z)).sum(1).mean()
+    else:
+        nats = distributions.kl_divergence(q, Normal(0.0, 1.0)).sum(1).mean()
+    loss = (each.mean() + 0.05 * nats) / parts
+    given = {"x": x, "x_hat": out, "mu": mu, kind: spread, "z": z if sampled else None}
+    audit = audit_step(loss, **given)
+    close(audit, half / d / parts, 0.05 * d / half, rel=1e-2 if low else 1e-4)
+    assert str(audit.likelihood) == error
+    assert audit.reached == pytest.approx(0.75 if masked else 1, abs=0.01)
+
+
 # --- number formats, compilation, scaling -------------------------------------------------------
 
 
