@@ -838,6 +838,18 @@ def test_another_term_on_the_encoder_is_said():
     assert not audit_step(decayed, **given).has("step-other-term")
 
 
+def test_a_huber_loss_is_named_for_what_most_of_it_is():
+    x, out, mu, log_var, _ = step()
+    loss = F.smooth_l1_loss(out, x, beta=0.8) + rate(mu, log_var)
+    within = ((out - x).abs() < 0.8).double().mean().item()
+    audit = audit_step(loss, x=x, x_hat=out, mu=mu, log_var=log_var)
+    assert math.isnan(audit.c) and math.isclose(audit.kl_weight, 1, rel_tol=1e-4)
+    [found] = [f for f in audit.findings if f.code == "step-partly"]
+    assert 0.5 < within < 1 and found.data["share"] == pytest.approx(within)
+    assert found.data["likelihood"] == "gaussian"
+    assert found.data["c"] == pytest.approx(1 / 0.8 / D, rel=1e-4)
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 
@@ -887,6 +899,7 @@ def test_arguments_that_make_no_sense():
     gamma = distributions.Gamma(torch.ones(B, M), torch.ones(B, M))
     refused(loss, "Gamma", posterior=gamma, **given)
     given |= {"mu": mu, "log_var": log_var}
+    refused(loss, "not the loss", nll=loss, mu=mu, log_var=log_var)
     refused(loss, "likelihood raised", likelihood=lambda x, y: x @ y, **given)
     refused(loss, "bernoulli-logits", likelihood="bernoulli", **given)
     with pytest.raises(ValueError, match="unknown likelihood"):

@@ -79,6 +79,10 @@ SENTENCES = {
         "the reconstruction is none of {known} with one weight for all values (nearest: {nearest}, "
         "off by {off:.1g}); name another with likelihood=, or hand in the loss's own NLL, nll="
     ),
+    "step-partly": (
+        "{likelihood} with c = {c:.6g} in {share:.0%} of the values, something else in the others "
+        "(a Huber loss, clipping, weights?): no single c and β"
+    ),
     "step-not-asked": "the gradient at x_hat is not that of {asked} (off by {off:.1g})",
     "step-ambiguous": (
         "{names}: they fit alike, as the outputs are all alike; audit a later step, or name it "

@@ -136,6 +136,8 @@ def audit_step(
     given = None if kl is not None else _posterior(mu, log_var, log_std, std, posterior)
     if nll is None and (not outs or x is None):
         raise AuditError("nothing to compare: give x and x_hat, or the loss's own nll=")
+    if nll is loss or kl is loss:
+        raise AuditError("nll= and kl= are the two terms that the loss is made of, not the loss")
     x = None if x is None else torch.as_tensor(x)
     named = {"nll": nll} if nll is not None else dict(_numbered("x_hat", outs))
     asked = {"kl": kl} if kl is not None else {"mu": given.mu, given.label: given.spread}

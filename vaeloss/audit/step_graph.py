@@ -23,7 +23,7 @@ def exact(tensor: Tensor) -> Tensor:
 
 def first_line(error: Exception) -> str:
     """What an error says, without the numbers of a tensor."""
-    return str(error).partition("\n")[0].partition("tensor(")[0][:160]
+    return str(error).partition("\n")[0].partition("tensor(")[0][:240]
 
 
 def _outer(loss: Tensor, size: int) -> Tensor:

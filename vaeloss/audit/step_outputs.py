@@ -123,6 +123,22 @@ class Reading:
             return None
         return weights[used].min().item(), weights[used].max().item()
 
+    def fit_most(self, tolerance: float) -> tuple[float, float]:
+        """Weight in the middle of all values, and the share of the values that have it."""
+        if not self.rows or len(self.outs) != 1 or self.outs[0].dim() != 1:
+            return math.nan, 0.0
+        try:
+            [score], _ = self.score()
+        except (RuntimeError, ValueError, IndexError):
+            return math.nan, 0.0
+        on = (self.grads[0] != 0) & (score != 0)
+        if not on.any():
+            return math.nan, 0.0
+        ratios = self.grads[0][on] / score[on]
+        weight = ratios.median().item()
+        share = ((ratios - weight).abs() <= tolerance * abs(weight)).double().mean().item()
+        return weight, share
+
 
 def _touched(grad: Tensor, x: Tensor) -> Tensor:
     """Which values have a gradient: of tokens, in any class."""

@@ -93,6 +93,12 @@ def _not_fitting(x, outs, grads, asked, best, every, size, tolerance) -> Finding
                 low, high = (w * size * reading.draws for w in weights)
                 data = {"likelihood": str(reading.likelihood or asked), "what": what}
                 return finding("step-weights-differ", **data, low=low, high=high)
+    most = [reading.fit_most(10 * tolerance) for reading in every]
+    weight, share = max(most, key=lambda each: each[1])
+    if share > 0.5:
+        reading = every[most.index((weight, share))]
+        data = {"likelihood": str(reading.likelihood), "c": weight * size * reading.draws}
+        return finding("step-partly", **data, share=share)
     if asked is not None:
         name = getattr(asked, "__name__", str(asked))
         return finding("step-not-asked", asked=name, off=best.residual)
