@@ -16,11 +16,11 @@ NB ?= $(sort $(wildcard book/*/*.ipynb))
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUIET := TQDM_DISABLE=1 KERAS_BACKEND=torch
 
-.PHONY: help book test check times serve lab notebooks claims repeat stamp calculator launch bench fuzz constraints licences clean
+.PHONY: help book test check times serve lab notebooks claims repeat audit-public stamp calculator launch bench fuzz constraints licences clean
 
 help:  ## list the targets
 	@echo "Sum or Mean? Targets (the environment in $(VENV) is made on first use):"
-	@sed -n 's/^\([a-z]*\):.*##/  make \1:/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1:/p' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -96,6 +96,10 @@ bench: $(STAMP)  ## measure what the book promises of speed, make test included,
 fuzz: $(STAMP)  ## 100,000 damaged files for the IDX reader, as many again if atheris is installed (minutes)
 	@echo "== fuzzing sumormean.data.read_idx; tools/fuzz.py --help has the options"
 	$(ONE_THREAD) $(BIN)/python tools/fuzz.py
+
+audit-public: $(STAMP)  ## the auditor on losses of public packages, each in an environment of its own (15 minutes)
+	@echo "== data/public-audit.json: installs about a dozen packages below _build/audit-public"
+	$(ONE_THREAD) $(QUIET) $(BIN)/python tools/audit_public/run.py
 
 stamp: $(STAMP)  ## write this checkout's GitHub address into the notebooks, for Colab
 	@$(BIN)/python tools/stamp.py

@@ -17,8 +17,11 @@ _HOME = {
             "AuditError",
             "Finding",
             "QuantiserAudit",
+            "StepAudit",
             "audit_loss",
             "audit_quantiser",
+            "audit_step",
+            "watch_step",
         ),
         "vaeloss.collapse": (
             "CollapseBounds",

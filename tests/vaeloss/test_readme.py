@@ -8,6 +8,7 @@ import shlex
 import numpy as np
 import pytest
 import site_check
+import torch
 
 from sumormean.data import DataError, load
 from vaeloss.cli import main
@@ -57,6 +58,28 @@ def test_the_commands_are_commands(tmp_path, monkeypatch, capsys):
         program, *arguments = shlex.split(line)
         assert program == "vaeloss" and main(arguments) == 0
     assert "Collapse is optimal" in capsys.readouterr().out
+
+
+def test_a_step_is_audited_and_watched(capsys):
+    blocks = [code for kind, code in BLOCKS if "_step" in code]
+    encoder, decoder = torch.nn.Linear(784, 4), torch.nn.Linear(2, 784)
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            mu, log_var = encoder(x).chunk(2, dim=1)
+            return decoder(mu + (log_var / 2).exp() * torch.randn_like(mu)), mu, log_var
+
+    def loss_of(x, x_hat, mu, log_var):
+        kl = 0.5 * (mu**2 + log_var.exp() - 1 - log_var).sum(1).mean()
+        return (x - x_hat).square().mean() + kl
+
+    model, x = Model(), torch.rand(8, 784)
+    names = dict(zip(("x_hat", "mu", "log_var"), model(x), strict=True))
+    exec(blocks[0], {"x": x, "loss": loss_of(x, **names), **names})
+    assert "β           392" in capsys.readouterr().out
+    names = {"model": model, "train_one_epoch": lambda: loss_of(x, *model(x)).backward()}
+    exec(blocks[1], names)
+    assert names["seen"].beta == pytest.approx((392, 392), rel=1e-4)
 
 
 def test_no_link_is_relative():

@@ -8,12 +8,19 @@ from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.findings import Finding
 from vaeloss.audit.loss import Audit, audit_loss
 from vaeloss.audit.quantiser import QuantiserAudit, audit_quantiser
+from vaeloss.audit.step import StepAudit, audit_step
+from vaeloss.audit.watch import Call, Watch, watch_step
 
 __all__ = [
     "Audit",
     "AuditError",
+    "Call",
     "Finding",
     "QuantiserAudit",
+    "StepAudit",
+    "Watch",
     "audit_loss",
     "audit_quantiser",
+    "audit_step",
+    "watch_step",
 ]

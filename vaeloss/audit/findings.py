@@ -73,6 +73,87 @@ SENTENCES = {
     # what to change
     "multiply-kl": "for β = 1 multiply the KL by {factor:.6g}",
     "learning-rate": "without c: SGD's learning rate × {factor:.6g}, Adam's as it is",
+    # a training step
+    "step-no-reconstruction": "no gradient reaches x_hat: no reconstruction term at this step",
+    "step-unknown": (
+        "the reconstruction is none of {known} with one weight for all values (nearest: {nearest}, "
+        "off by {off:.1g}); name another with likelihood=, or hand in the loss's own NLL, nll="
+    ),
+    "step-partly": (
+        "{likelihood} with c = {c:.6g} in {share:.0%} of the values, something else in the others "
+        "(a Huber loss, clipping, weights?): no single c and β"
+    ),
+    "step-not-asked": "the gradient at x_hat is not that of {asked} (off by {off:.1g})",
+    "step-ambiguous": (
+        "{names}: they fit alike, as the outputs are all alike; audit a later step, or name it "
+        "with likelihood="
+    ),
+    "step-weights-differ": (
+        "{likelihood}, but every {what} has a weight of its own: c from {low:.4g} to {high:.4g} "
+        "(importance weights, a mean over each one's length, weights of features?): no single β"
+    ),
+    "step-reached": "{share:.1%} of the outputs have a gradient: the others are masked or padding",
+    "step-draws": "{draws} draws of z for every x: c is that of the mean over them",
+    "step-repeats": (
+        "x_hat holds {times} outputs for each x and mu: they count as values of one sample; if "
+        "they are draws of z, c is {times} times this and β 1/{times} of this"
+    ),
+    "step-batch": (
+        "x_hat has {rows} rows, mu {size}: B is taken to be {size}; c depends on it, β does not"
+    ),
+    "step-second-log-std": "the second of x_hat is read as the log of a standard deviation",
+    "step-second-std": "the second of x_hat is read as a standard deviation",
+    "step-second-variance": "the second of x_hat is read as a variance",
+    "step-given": "the {name} is taken as it is given, as {how}",
+    "step-given-unused": "no gradient reaches the {name} that was given: its weight is 0",
+    "posterior-is-prior": (
+        "the posterior is the prior here, or too near for these digits (zero-initialised heads, "
+        "collapse?): the KL has no gradient to weigh; audit a later step"
+    ),
+    "step-no-kl": "no gradient of a KL at this step: there is none, or free bits hold it back",
+    "step-kl-elsewhere": (
+        "a gradient reaches the encoder past mu and {spread}: the KL was computed from other "
+        "tensors (hand in those), or another term weighs on the encoder (ignore=)"
+    ),
+    "step-other-term": (
+        "another term reaches the encoder past mu and {spread} (a second KL, an auxiliary loss, "
+        "weight decay, shared weights): β is that of this KL alone"
+    ),
+    "step-kl-sampled": "a sampled KL: right on average; the closed form has no noise",
+    "step-kl-unknown": (
+        "the gradients at mu and {spread} are not those of a KL with one weight. Another prior: "
+        "prior=. Several draws: z=. A second output, an auxiliary term: x_hat=(a, b), ignore=. A "
+        "KL of your own: kl="
+    ),
+    "step-kl-reached": (
+        "the KL has a gradient in {share:.1%} of the latents (free bits, a clamp): β is theirs"
+    ),
+    "step-spread": (
+        "the KL is one if {spread} is taken for {other}: hand it in as {other}=, or the loss takes "
+        "one for the other"
+    ),
+    "step-kl-halves": (
+        "not a KL: its part with mu has weight {first:.4g}, its part with {spread} {second:.4g} (a "
+        "sum over the batch in one of them?)"
+    ),
+    "step-noise": ("z has noise of std {std:.3g} instead of 1: the sampler and the KL disagree"),
+    "step-value": (
+        "the loss is {value:.6g}, its two terms are {parts:.6g}: constants, other terms, or a "
+        "weight that changes with the size (|KL - C|, a logarithm); c and β hold at this step"
+    ),
+    "step-scaled": "c = {c:.6g} = 2^{power}: a GradScaler's factor? β does not depend on it",
+    "step-negative-beta": (
+        "β is negative at this step: it rewards KL (a sign, or |KL - C| below its target C)"
+    ),
+    "steps-beta-varies": (
+        "β goes from {low:.4g} to {high:.4g} in {steps} steps: annealed, a schedule, or a weight "
+        "that changes with the size of the KL or of the error"
+    ),
+    "steps-c-varies": (
+        "c goes from {low:.4g} to {high:.4g} in {steps} steps: batches or lengths that differ, a "
+        "fitted variance, a loss scale"
+    ),
+    "steps-likelihoods": "not every step has the same likelihood",
     # a quantiser
     "no-term": "no {term} term",
     "not-squared": "the {term} term is not a squared distance",
