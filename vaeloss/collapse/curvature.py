@@ -33,7 +33,7 @@ class Curvature:
     batches : Batches
         ``x`` is given to ``nll`` in its own shape: whole numbers as int64, others as float64.
     nll : callable
-        ``nll(x, out)`` -> (B,), in nats, with ``out`` of shape (B, *out_shape).
+        ``nll(x, out)`` -> (B,), in nats, with ``out`` of shape ``(B, *out_shape)``.
     offset : array, (N, P), optional
         What the constant is added to: outputs of a decoder that knows something.
     """
