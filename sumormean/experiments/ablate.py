@@ -12,13 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from sumormean.data import DataError
-from sumormean.experiments import beta, calibrated, rebalancing, scale, threshold
+from sumormean.experiments import (
+    beta,
+    calibrated,
+    calibration,
+    calibration_deep,
+    rebalancing,
+    scale,
+    threshold,
+)
 from sumormean.records import machine, versions, write_record
 from sumormean.sweep import sweep
 
 EXPERIMENTS = {
     "beta": beta,
     "calibrated": calibrated,
+    "calibration": calibration,
+    "calibration-deep": calibration_deep,
     "rebalancing": rebalancing,
     "scale": scale,
     "threshold": threshold,
