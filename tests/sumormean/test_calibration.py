@@ -156,7 +156,7 @@ def test_a_learned_variance_stands_still_at_the_mean_squared_error(batch):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(calibration.SIZES, "digits28", (256, 4, 64))
+    monkeypatch.setitem(calibration.SIZES, "digits28", (256, 4, 20))
     for network in ("mlp", "deep"):
         monkeypatch.setitem(calibration.OPTIMUM, (network, "digits28"), 0.03)
 
@@ -171,9 +171,9 @@ def test_a_run_measures_both_scales(small, network, method):
     numbers = [v for v in row.values() if v is not None]
     assert all(math.isfinite(v) for v in numbers)
     assert row["common_iw"] <= row["common_iw_100"] + 1 and row["common_iw"] < row["common_few"]
-    assert row == calibration.run(network, "digits28", method, epochs=8, seed=0) | {
-        "cpu_seconds": row["cpu_seconds"]
-    }
+    if method == "annealed × 1":  # the same once more
+        again = calibration.run(network, "digits28", method, epochs=8, seed=0)
+        assert again | {"cpu_seconds": 0} == row | {"cpu_seconds": 0}
 
 
 def test_refitting_mends_the_encoder_and_leaves_the_decoder(small):
