@@ -19,6 +19,7 @@ from sumormean.experiments import (
     calibration_deep,
     rebalancing,
     scale,
+    second_stage,
     threshold,
 )
 from sumormean.records import machine, versions, write_record
@@ -31,6 +32,7 @@ EXPERIMENTS = {
     "calibration-deep": calibration_deep,
     "rebalancing": rebalancing,
     "scale": scale,
+    "second-stage": second_stage,
     "threshold": threshold,
 }
 

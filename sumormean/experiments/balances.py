@@ -5,6 +5,8 @@ hold the loss that it shows against the one that was recorded. ``sumormean.exper
 compares the methods.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,14 @@ def log_mse_loss(x: Tensor, out: Tensor, mu: Tensor, log_var: Tensor) -> Tensor:
     mse = (x - torch.sigmoid(out)).square().mean()
     nll = x[0].numel() / 2 * (torch.log(2 * torch.pi * mse) + 1)
     return nll + kl_standard_normal(mu, log_var).mean()
+
+
+def constrained_loss(
+    x: Tensor, out: Tensor, mu: Tensor, log_var: Tensor, target: float, multiplier: float
+) -> Tensor:
+    """The KL, and ``multiplier`` times what the squared error exceeds a mean of ``target`` by."""
+    excess = (x - torch.sigmoid(out)).square().flatten(1).sum(1) - target * x[0].numel()
+    return (kl_standard_normal(mu, log_var) + multiplier * excess).mean()
 
 
 def predicted_variance_loss(x: Tensor, out: Tensor, mu: Tensor, log_var: Tensor, start) -> Tensor:
@@ -167,6 +177,32 @@ class ClosedForm(RunningMinimum):
         self.variance = self.mse if step == 0 else 0.99 * self.variance + 0.01 * self.mse
 
 
+def geco(factor: float) -> type[Balance]:
+    """The least KL at a mean squared error of ``factor`` times the best variance.
+
+    Rezende & Viola 2018, arXiv:1810.00597. The constraint has a multiplier, lambda = 1 / (2 σ²), so
+    that its σ² is a β that is solved for: it falls while the error is too large and rises after.
+    """
+
+    class Geco(Balance):
+        def begin(self, x, best):
+            self.target, self.excess = factor * best, None
+            return self.of_a_pixel
+
+        def loss(self, x, out, mu, log_var):
+            mse = (x - torch.sigmoid(out)).square().mean()
+            now = mse.item() / self.target - 1
+            self.excess = now if self.excess is None else 0.9 * self.excess + 0.1 * now
+            return constrained_loss(x, out, mu, log_var, self.target, 1 / (2 * self.variance))
+
+        def on_step(self, step):
+            self.variance *= math.exp(-0.01 * min(max(self.excess, -1.0), 1.0))
+            # A target out of reach, as at first they all are, would wind it down without end.
+            self.variance = max(self.variance, self.target / 2)
+
+    return Geco
+
+
 class Predicted(Balance):
     """The decoder says log σ²(z), pixel by pixel, with a floor."""
 
@@ -216,4 +252,13 @@ METHODS: dict[str, type[Balance]] = {
     "log σ²(z)": Predicted,
     "bernoulli": Bernoulli,
     "binomial": Binomial,
+}
+
+# For the chapter on priors: the ways to a first stage.
+FIRST_STAGES: dict[str, type[Balance]] = {
+    **{f"geco × {factor:g}": geco(factor) for factor in (1.4, 2.0)},
+    **{
+        name: METHODS[name]
+        for name in ("1/2", "learned", "running minimum", "bernoulli", "binomial")
+    },
 }

@@ -24,6 +24,6 @@ COMPARED = (
 def settings() -> list[dict]:
     """The emoji, with the deep network."""
     return [
-        {"network": "deep", "data": "emoji32", "method": method, "epochs": 80}
+        {"network": "deep", "data": "emoji32", "method": method, "epochs": 50}
         for method in COMPARED
     ]
