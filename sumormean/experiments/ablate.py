@@ -21,6 +21,7 @@ from sumormean.experiments import (
     scale,
     second_stage,
     threshold,
+    vq,
 )
 from sumormean.records import machine, versions, write_record
 from sumormean.sweep import sweep
@@ -34,6 +35,7 @@ EXPERIMENTS = {
     "scale": scale,
     "second-stage": second_stage,
     "threshold": threshold,
+    "vq": vq,
 }
 
 
