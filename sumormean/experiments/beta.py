@@ -15,7 +15,7 @@ from vaeloss.collapse import collapse_spectrum
 from vaeloss.likelihoods import bernoulli_nll, kl_standard_normal
 from vaeloss.metrics import live_units, output_spread, posterior, rate_distortion, reconstructions
 
-SEEDS = (0,)
+SEEDS = (0, 1, 2)
 ARRAYS = {
     "inputs": np.uint8,
     "reconstructions": np.uint8,

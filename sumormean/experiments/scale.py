@@ -18,7 +18,7 @@ from vaeloss.collapse import collapse_threshold
 from vaeloss.likelihoods import bernoulli_nll
 from vaeloss.metrics import live_units, posterior, rate_distortion
 
-SEEDS = (0,)
+SEEDS = (0, 1, 2)
 ARRAYS = {}
 LOSSES = ("sum/sum", "mean/sum", "mean/mean", "mean/0.1 mean")
 SIDES = (7, 14, 28, 56)

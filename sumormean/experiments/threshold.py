@@ -12,24 +12,28 @@ from sumormean.sweep import grid
 from vaeloss.collapse import collapse_threshold
 from vaeloss.likelihoods import bernoulli, gaussian
 
-SEEDS = (0,)
+SEEDS = (0, 1, 2)
 ARRAYS = {}
 ARCHITECTURES = {
     # Odd activations, as bracket_threshold needs them. The linear decoder is the slow one.
-    "linear": (lambda seed: mlp_vae(hidden=(), seed=seed), 1200),
-    "mlp": (lambda seed: mlp_vae(hidden=(128,), activation=nn.Tanh, seed=seed), 400),
-    "conv": (lambda seed: conv_vae(channels=4, activation=nn.Tanh, seed=seed), 300),
+    "linear": (lambda shape, seed: mlp_vae(shape, hidden=(), seed=seed), 1200),
+    "mlp": (
+        lambda shape, seed: mlp_vae(shape, hidden=(128,), activation=nn.Tanh, seed=seed),
+        400,
+    ),
+    "conv": (lambda shape, seed: conv_vae(channels=4, activation=nn.Tanh, seed=seed), 300),
 }
 LIKELIHOODS = {"bernoulli": bernoulli("logits"), "gaussian": gaussian()}
 
 
 def settings() -> list[dict]:
-    """Three architectures, three data sets, two likelihoods."""
-    return grid(
+    """Three architectures, three data sets, two likelihoods; and two of them in colour."""
+    grey = grid(
         architecture=ARCHITECTURES,
         data=["mnist", "fashion_mnist", "digits28"],
         likelihood=LIKELIHOODS,
     )
+    return grey + grid(architecture=["linear", "mlp"], data=["emoji32"], likelihood=LIKELIHOODS)
 
 
 def run(data: str, likelihood: str, architecture: str, seed: int) -> dict:
@@ -44,7 +48,7 @@ def run(data: str, likelihood: str, architecture: str, seed: int) -> dict:
         constant = torch.logit(constant.clamp(1e-4, 1 - 1e-4))
     make, steps = ARCHITECTURES[architecture]
     found = bracket_threshold(
-        make(seed), x, scored.nll, constant, predicted, steps=steps, seed=seed
+        make(tuple(x.shape[1:]), seed), x, scored.nll, constant, predicted, steps=steps, seed=seed
     )
     return {
         "predicted": predicted,
