@@ -20,7 +20,7 @@ from vaeloss.metrics import live_units, output_spread, posterior, rate_distortio
 SEEDS = (0, 1, 2)
 ARRAYS = {"inputs": np.uint8, "reconstructions": np.uint8}
 REDUCTIONS = ("sum/sum", "keras/sum", "mean/mean", "mean/sum")
-ERRORS = ("bernoulli", "squared")
+RECONSTRUCTIONS = ("bernoulli", "squared")
 NETWORKS = {  # name -> latents, steps, network
     "mlp 16": (16, 1200, lambda seed: mlp_vae((32, 32, 3), 16, hidden=(128,), seed=seed)),
     "mlp 64": (64, 1200, lambda seed: mlp_vae((32, 32, 3), 64, hidden=(128,), seed=seed)),
@@ -29,27 +29,27 @@ NETWORKS = {  # name -> latents, steps, network
 
 
 def settings() -> list[dict]:
-    """Every reduction of both errors in three networks."""
+    """Every reduction of both reconstructions in three networks."""
     return [
-        {"network": network, "error": error, "loss": loss}
+        {"network": network, "reconstruction": reconstruction, "loss": loss}
         for network in NETWORKS
-        for error in ERRORS
+        for reconstruction in RECONSTRUCTIONS
         for loss in REDUCTIONS
     ]
 
 
-def error_terms(error: str, x: Tensor, out: Tensor) -> Tensor:
+def error_terms(reconstruction: str, x: Tensor, out: Tensor) -> Tensor:
     """Cross-entropy of logits, or the squared error of their means, value by value."""
-    if error == "squared":
+    if reconstruction == "squared":
         return (x - torch.sigmoid(out)).square()
     return torch.nn.functional.binary_cross_entropy_with_logits(out, x, reduction="none")
 
 
-def reduced_loss(error: str, loss: str) -> LossFn:
+def reduced_loss(reconstruction: str, loss: str) -> LossFn:
     """The losses, as people write them: reconstruction / KL. x and out are (B, H, W, 3)."""
 
     def loss_fn(x, out, mu, log_var):
-        terms = error_terms(error, x, out)
+        terms = error_terms(reconstruction, x, out)
         kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var)
         return {
             "sum/sum": lambda: terms.sum((1, 2, 3)) + kl.sum(1),
@@ -61,7 +61,7 @@ def reduced_loss(error: str, loss: str) -> LossFn:
     return loss_fn
 
 
-def loss_beta(error: str, loss: str, values: int, latent_dim: int) -> float:
+def loss_beta(reconstruction: str, loss: str, values: int, latent_dim: int) -> float:
     """β of ``reduced_loss``, of colour images with so many values; a squared error has σ² = 1.
 
     Examples
@@ -77,35 +77,35 @@ def loss_beta(error: str, loss: str, values: int, latent_dim: int) -> float:
         "mean/mean": values / latent_dim,
         "mean/sum": float(values),
     }[loss]
-    return beta / 2 if error == "squared" else beta
+    return beta / 2 if reconstruction == "squared" else beta
 
 
 @functools.cache
-def threshold(error: str) -> float:
+def threshold(reconstruction: str) -> float:
     """β* of the training images."""
-    likelihood = "gaussian" if error == "squared" else "bernoulli"
+    likelihood = "gaussian" if reconstruction == "squared" else "bernoulli"
     return collapse_threshold(data_set("emoji32").x_train, likelihood)
 
 
-def run(network: str, error: str, loss: str, seed: int) -> dict:
+def run(network: str, reconstruction: str, loss: str, seed: int) -> dict:
     """One loss: does the network collapse, and what does it show of six test images?"""
     start = time.process_time()
     sets = data_set("emoji32")
     x, x_test = torch.as_tensor(sets.x_train), torch.as_tensor(sets.x_test)
     latent_dim, steps, make = NETWORKS[network]
     model = make(seed)
-    fit(model, x, reduced_loss(error, loss), steps=steps, lr=1e-3, seed=seed)
+    fit(model, x, reduced_loss(reconstruction, loss), steps=steps, lr=1e-3, seed=seed)
 
     def nll(x, out):
-        return error_terms(error, x, out).flatten(1).sum(1)
+        return error_terms(reconstruction, x, out).flatten(1).sum(1)
 
     kl, summed = rate_distortion(model, x_test, nll)
     mu, _ = posterior(model, x_test)
     outputs = reconstructions(model, x_test)
     shown = x_test[::64][:6]
     return {
-        "beta": loss_beta(error, loss, x[0].numel(), latent_dim),
-        "beta_star": threshold(error),
+        "beta": loss_beta(reconstruction, loss, x[0].numel(), latent_dim),
+        "beta_star": threshold(reconstruction),
         "kl": kl,
         "error_summed": summed,
         "live": live_units(mu),

@@ -48,7 +48,7 @@ def run(data: str, weight: str, steps: int, seed: int) -> dict:
     chosen = model.codes(x)
     return {
         "w": WEIGHTS[weight],
-        "error": (x - x_hat).square().sum((1, 2)).mean().item(),
+        "squared_error": (x - x_hat).square().sum((1, 2)).mean().item(),
         "perplexity": perplexity(chosen, CODES),
         "dead": CODES - len(chosen.unique()),
         "scale": z.square().mean().item(),

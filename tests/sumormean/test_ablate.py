@@ -1,5 +1,6 @@
 """The recorded sweeps: their grids, their losses, and how a record is written."""
 
+import inspect
 import json
 
 import numpy as np
@@ -86,6 +87,14 @@ def test_a_file_is_whole_or_the_one_before(tmp_path):
         file.write(b"after")
         assert path.read_bytes() == b"before"
     assert path.read_bytes() == b"after" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("name", ablate.EXPERIMENTS)
+def test_settings_keep_clear_of_what_a_row_says_itself(name):
+    experiment = ablate.EXPERIMENTS[name]
+    wanted = set(inspect.signature(experiment.run).parameters)
+    for setting in experiment.settings():
+        assert set(setting) <= wanted and not {"error", "seconds", "seed"} & set(setting)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sumormean.sequences import StringVAE, symbols_nll
 from vaeloss.audit import audit_loss
 
 
-@pytest.mark.parametrize("error", colour.ERRORS)
+@pytest.mark.parametrize("error", colour.RECONSTRUCTIONS)
 @pytest.mark.parametrize("loss", colour.REDUCTIONS)
 def test_the_losses_weigh_what_the_record_says(error, loss):
     def of_means(x, x_hat, mu, log_var):

@@ -57,7 +57,7 @@ def test_the_auditor_reads_the_weight():
 
 def test_a_run_counts_the_codes_in_use():
     row = vq.run("digits28", "sum over the image", steps=30, seed=0)
-    assert 1 <= row["perplexity"] <= 64 - row["dead"] <= 64 and row["error"] > 0
+    assert 1 <= row["perplexity"] <= 64 - row["dead"] <= 64 and row["squared_error"] > 0
 
 
 def test_moving_averages_go_to_the_means_of_what_they_replace():
