@@ -72,6 +72,7 @@ def record(name: str, out: Path, jobs: int = 2, cluster: str | None = None) -> P
         "command": f"python -m sumormean ablate {name}",
         "versions": versions("torch", "numpy"),
         "machine": machine(),
+        "cpu_hours": round(sum(row.get("cpu_seconds", 0) for row in rows) / 3600, 2),
         "rows": rows,
     }
     path = out / f"{name}.json"
