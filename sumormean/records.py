@@ -69,6 +69,23 @@ def write_record(path: Path, record: dict, arrays: dict[str, np.ndarray] | None 
         file.write(f"{text}\n".encode())
 
 
+def cost(record: dict) -> str:
+    """Hours of one core that a record has cost; of older ones a bound, from what a clock said.
+
+    Examples
+    --------
+    >>> cost({"runs": {"a": {"cpu_seconds": 1800.0}, "b": {"cpu_seconds": 1800.0}}})
+    '1.00'
+    >>> cost({"rows": [{"seconds": 900.0}]})
+    '≤ 0.25'
+    """
+    if "cpu_hours" in record:
+        return f"{record['cpu_hours']:.2f}"
+    if "runs" in record:
+        return f"{sum(run['cpu_seconds'] for run in record['runs'].values()) / 3600:.2f}"
+    return f"≤ {sum(row['seconds'] for row in record['rows']) / 3600:.2f}"
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to that appears under its name once it is complete.

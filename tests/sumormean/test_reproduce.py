@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +97,17 @@ def test_record_of_another_seed_is_what_the_code_would_run(stem):
     for loss in config.losses:
         fingerprint = runs.new_run(config, loss).test(runs.RAMP)
         assert fingerprint == pytest.approx(record["runs"][loss]["fingerprint"], rel=1e-4)
+
+
+RECORDS = sorted(p.stem for p in bundled("runs/keras-now.json").parent.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_readme_says_how_a_record_is_made_and_what_it_costs(name):
+    record = load_record(name)
+    made = record.get("command") or runs.command(replace(CONFIGS[name], **record["config"]))
+    line = f"| `{name}` | `{made}` | {records.cost(record)} |"
+    assert line in (Path(runs.__file__).parents[2] / "data/runs/README.md").read_text("utf-8")
 
 
 # The published logs

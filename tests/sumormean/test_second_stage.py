@@ -122,7 +122,9 @@ def test_geco_ends_at_its_target():
     assert geco.sigma2() > 1.5 * mse  # a target above the calibrated one asks for more than itself
 
 
-def test_a_run_scores_every_prior(monkeypatch, quick):
+def test_a_run_scores_every_prior(monkeypatch):
+    init = SecondVAE.__init__
+    monkeypatch.setattr(SecondVAE, "__init__", lambda s, z, seed: init(s, z, seed, steps=50))
     monkeypatch.setitem(calibration.SIZES, "digits28", (400, 3, 64))
     monkeypatch.setitem(calibration.OPTIMUM, ("mlp", "digits28"), 0.03)
     row = second_stage.run("digits28", "learned", seed=0)
