@@ -185,7 +185,7 @@ class ToPlanes(nn.Module):
 
 
 class FromPlanes(nn.Module):
-    """The way back: (B, outputs * C, H, W) -> (B, *data_shape), or (B, outputs, *data_shape)."""
+    """The way back: (B, outputs C, H, W) -> (B, H, W, C), or (B, outputs, H, W, C)."""
 
     def __init__(self, outputs: int, data_shape: tuple[int, ...]):
         super().__init__()
