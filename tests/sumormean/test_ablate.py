@@ -99,7 +99,14 @@ def test_settings_keep_clear_of_what_a_row_says_itself(name):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("threshold", 18), ("beta", 63), ("scale", 140), ("calibrated", 72), ("rebalancing", 48)],
+    [
+        ("threshold", 18),
+        ("beta", 63),
+        ("scale", 140),
+        ("calibrated", 72),
+        ("rebalancing", 48),
+        ("vq", 36),
+    ],
 )
 def test_the_records_hold_the_whole_grid_without_a_failure(name, count):
     record = load_record(name)
@@ -117,6 +124,11 @@ def test_the_records_hold_the_whole_grid_without_a_failure(name, count):
         "side",
         "loss",
         "method",
+        "network",
+        "reconstruction",
+        "weight",
+        "steps",
+        "epochs",
         "seed",
     ]
     assert len({tuple(row.get(key) for key in keys) for row in rows}) == count
