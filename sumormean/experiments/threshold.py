@@ -23,6 +23,9 @@ ARCHITECTURES = {
     ),
     "conv": (lambda shape, seed: conv_vae(channels=4, activation=nn.Tanh, seed=seed), 300),
 }
+# A step of Adam moves a code by its rate times the sum over the inputs: four times as many of them,
+# most of them lit, and at 1e-3 the code of a linear encoder trembles more than it has shrunk to.
+COLOUR_RATE, COLOUR_LONGER = 3e-4, 2
 LIKELIHOODS = {"bernoulli": bernoulli("logits"), "gaussian": gaussian()}
 
 
@@ -47,8 +50,16 @@ def run(data: str, likelihood: str, architecture: str, seed: int) -> dict:
     if scored.link == "logits":
         constant = torch.logit(constant.clamp(1e-4, 1 - 1e-4))
     make, steps = ARCHITECTURES[architecture]
+    in_colour = x.ndim == 4
     found = bracket_threshold(
-        make(tuple(x.shape[1:]), seed), x, scored.nll, constant, predicted, steps=steps, seed=seed
+        make(tuple(x.shape[1:]), seed),
+        x,
+        scored.nll,
+        constant,
+        predicted,
+        steps=steps * (COLOUR_LONGER if in_colour else 1),
+        lr=COLOUR_RATE if in_colour else 1e-3,
+        seed=seed,
     )
     return {
         "predicted": predicted,
