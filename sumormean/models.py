@@ -72,12 +72,15 @@ def mlp_vae(
     hidden: Sequence[int] = (512,),
     activation: type[nn.Module] = nn.ReLU,
     pixel_mean: Callable[[Tensor], Tensor] = torch.sigmoid,
+    outputs: int = 1,
     seed: int = 0,
 ) -> VAE:
     """A fully connected VAE: D - hidden - M - reversed(hidden) - D.
 
     The defaults are the 784-512-2 network of the 2018 Keras example, with PyTorch's
     initialisation. ``seed`` fixes the initial weights without touching the global generator.
+    ``outputs`` is how many numbers the decoder gives for each pixel; if more than one, they come
+    first in ``out``: ``(B, outputs, *data_shape)``.
 
     Examples
     --------
@@ -89,7 +92,8 @@ def mlp_vae(
     with seeded(seed):
         encoder = nn.Sequential(nn.Flatten(), _mlp([d, *hidden, 2 * latent_dim], activation))
         decoder = nn.Sequential(
-            _mlp([latent_dim, *reversed(hidden), d], activation), nn.Unflatten(1, tuple(data_shape))
+            _mlp([latent_dim, *reversed(hidden), outputs * d], activation),
+            nn.Unflatten(1, tuple(data_shape) if outputs == 1 else (outputs, *data_shape)),
         )
     return VAE(encoder, decoder, pixel_mean)
 
@@ -123,6 +127,74 @@ def conv_vae(
             *(nn.ConvTranspose2d(c, 1, **kernel), nn.Flatten(1, 2)),
         )
     return VAE(encoder, decoder, pixel_mean)
+
+
+def deep_conv_vae(
+    data_shape: Sequence[int] = (32, 32, 3),
+    latent_dim: int = 32,
+    channels: int = 16,
+    outputs: int = 1,
+    pixel_mean: Callable[[Tensor], Tensor] = torch.sigmoid,
+    seed: int = 0,
+) -> VAE:
+    """Ten layers of convolutions, SiLU between them, for (H, W) or (H, W, 3); 4 divides H and W.
+
+    Two strides of two each way, a layer of 3 x 3 at every resolution. ``outputs`` is how many
+    numbers the decoder gives for each value of the data; if more than one, they come first in
+    ``out``: ``(B, outputs, *data_shape)``.
+
+    Examples
+    --------
+    >>> out, mu, log_var = deep_conv_vae()(torch.zeros(2, 32, 32, 3))
+    >>> out.shape, mu.shape
+    (torch.Size([2, 32, 32, 3]), torch.Size([2, 32]))
+    """
+    height, width, *colour = data_shape
+    colours = math.prod(colour)
+    c, h, w = channels, height // 4, width // 4
+    stride = {"kernel_size": 4, "stride": 2, "padding": 1}
+    with seeded(seed):
+        encoder = nn.Sequential(
+            ToPlanes(colours),
+            *(nn.Conv2d(colours, c, 3, padding=1), nn.SiLU()),
+            *(nn.Conv2d(c, 2 * c, **stride), nn.SiLU()),
+            *(nn.Conv2d(2 * c, 2 * c, 3, padding=1), nn.SiLU()),
+            *(nn.Conv2d(2 * c, 4 * c, **stride), nn.SiLU()),
+            *(nn.Flatten(), nn.Linear(4 * c * h * w, 2 * latent_dim)),
+        )
+        decoder = nn.Sequential(
+            *(nn.Linear(latent_dim, 4 * c * h * w), nn.SiLU(), nn.Unflatten(1, (4 * c, h, w))),
+            *(nn.ConvTranspose2d(4 * c, 2 * c, **stride), nn.SiLU()),
+            *(nn.Conv2d(2 * c, 2 * c, 3, padding=1), nn.SiLU()),
+            *(nn.ConvTranspose2d(2 * c, c, **stride), nn.SiLU()),
+            nn.Conv2d(c, outputs * colours, 3, padding=1),
+            FromPlanes(outputs, tuple(data_shape)),
+        )
+    return VAE(encoder, decoder, pixel_mean)
+
+
+class ToPlanes(nn.Module):
+    """(B, H, W) or (B, H, W, C) -> (B, C, H, W)."""
+
+    def __init__(self, colours: int):
+        super().__init__()
+        self.colours = colours
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:3], self.colours).movedim(-1, 1)
+
+
+class FromPlanes(nn.Module):
+    """The way back: (B, outputs C, H, W) -> (B, H, W, C), or (B, outputs, H, W, C)."""
+
+    def __init__(self, outputs: int, data_shape: tuple[int, ...]):
+        super().__init__()
+        self.shape = data_shape if outputs == 1 else (outputs, *data_shape)
+        self.outputs = outputs
+
+    def forward(self, planes: Tensor) -> Tensor:
+        split = planes.unflatten(1, (self.outputs, -1)).movedim(2, -1)
+        return split.reshape(len(planes), *self.shape)
 
 
 def _mlp(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:

@@ -1,84 +1,63 @@
-"""How good samples are, without a download: the Fréchet distance between features.
+"""How good samples are, without a download: distances between features.
 
 The usual score (FID, Heusel et al. 2017, arXiv:1706.08500) takes its features from a network
 trained on photographs. Here they come from a small classifier of the same data set, so scores
 compare methods on one data set under one classifier, and nothing else. Always show beside a score
-that of real images against real images: no model can be expected to fall below it.
+that of real images against real images: no model can be expected to fall below it. A second
+network, an autoencoder that never saw a label, says whether an order depends on the features; and
+precision and recall say whether samples fail to look real, or fail to cover what is real.
 """
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sumormean.data import Dataset
-from sumormean.models import seeded
+from sumormean.features import feature_autoencoder, feature_classifier
 
 
-class FeatureClassifier(nn.Module):
-    """A small convolutional classifier of (B, 28, 28) images; its last hidden layer has 64 units.
+def precision_and_recall(
+    samples: np.ndarray | Tensor, real: np.ndarray | Tensor, k: int = 3
+) -> tuple[float, float]:
+    """Which share of the samples lies among real ones, and which of the real ones among samples.
 
-    ``forward(x)`` -> logits (B, classes).
-    """
-
-    def __init__(self, classes: int = 10):
-        super().__init__()
-        self.body = nn.Sequential(
-            *(nn.Unflatten(1, (1, 28)), nn.Conv2d(1, 8, 5, stride=2, padding=2), nn.ReLU()),
-            *(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(16 * 49, 64), nn.ReLU()),
-        )
-        self.head = nn.Linear(64, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x))
-
-    @torch.no_grad()
-    def features(self, x: np.ndarray | Tensor) -> Tensor:
-        """Last hidden layer of every image, (N, 28, 28) -> (N, 64)."""
-        batches = torch.as_tensor(x, dtype=torch.float32).split(1000)
-        return torch.cat([self.body(batch) for batch in batches]).float()  # also under autocast
-
-    @torch.no_grad()
-    def accuracy(self, x: np.ndarray | Tensor, y: np.ndarray) -> float:
-        """Fraction of images (N, 28, 28) whose most likely class is y (N,)."""
-        return float((self.head(self.features(x)).argmax(1) == torch.as_tensor(y)).float().mean())
-
-
-def feature_classifier(
-    x: np.ndarray | Tensor, y: np.ndarray, seed: int = 0, steps: int = 600
-) -> FeatureClassifier:
-    """A trained ``FeatureClassifier``: Adam on cross-entropy, a few seconds on one core.
+    A point lies among others if it is no farther from one of them than that one's k-th nearest
+    neighbour among its own: Kynkäänniemi et al. 2019, arXiv:1904.06991. Samples that are few and
+    perfect have a high precision and a low recall. Of two draws from one distribution both are
+    below 1, so show what real images get against real images.
 
     Parameters
     ----------
-    x : array or Tensor, shape (N, 28, 28)
-        Pixels in [0, 1].
-    y : array, shape (N,)
-        Integer classes from 0.
-    seed : int
-        Of the initial weights and of the batches.
+    samples, real : array or Tensor, shapes (N, F) and (N', F)
+        Features; sets of one size if numbers are to be compared.
+
+    Raises
+    ------
+    ValueError
+        Different numbers of features, or no more than k points in one of the sets.
 
     Examples
     --------
-    >>> from sumormean.data import load
-    >>> digits = load("digits28")
-    >>> net = feature_classifier(digits.x_train, digits.y_train, steps=200)
-    >>> net.accuracy(digits.x_test, digits.y_test) > 0.9
-    True
+    >>> real = np.random.default_rng(0).normal(size=(200, 2))
+    >>> precision_and_recall(real[:20], real), precision_and_recall(real + 9, real)
+    ((1.0, 0.875), (0.0, 0.0))
     """
-    x = torch.as_tensor(x, dtype=torch.float32)
-    y = torch.as_tensor(y, dtype=torch.long)
-    with seeded(seed):
-        net = FeatureClassifier(int(y.max()) + 1)
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, fused=True)
-    for _ in range(steps):
-        pick = torch.randint(len(x), (128,), generator=generator)
-        optimizer.zero_grad()
-        F.cross_entropy(net(x[pick]), y[pick]).backward()
-        optimizer.step()
-    return net.eval()
+    samples, real = (torch.as_tensor(a).double() for a in (samples, real))
+    if (
+        samples.ndim != 2
+        or samples.shape[1:] != real.shape[1:]
+        or min(map(len, (samples, real))) <= k
+    ):
+        raise ValueError(
+            f"expected features (N, F) and (N', F), N > {k}; "
+            f"got {tuple(samples.shape)}, {tuple(real.shape)}"
+        )
+
+    def among(points, others):
+        radius = torch.cdist(others, others).kthvalue(k + 1, dim=1).values  # the first is itself
+        return (torch.cdist(points, others) <= radius).any(1).double().mean().item()
+
+    return among(samples, real), among(real, samples)
 
 
 def frechet_distance(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
@@ -151,12 +130,54 @@ class SampleScore:
         self.size = min(size, len(data.x_test))
         self.net = feature_classifier(data.x_train, data.y_train, seed)
         self.accuracy = self.net.accuracy(data.x_test, data.y_test)
-        self._target = self.net.features(
-            data.x_test[rng.permutation(len(data.x_test))[: self.size]]
-        )
-        self.real = self(data.x_train[rng.permutation(len(data.x_train))[: self.size]])
+        self.test = data.x_test[rng.permutation(len(data.x_test))[: self.size]]
+        self.train = data.x_train[rng.permutation(len(data.x_train))[: self.size]]
+        self._target = self.net.features(self.test)
+        self.real = self(self.train)
 
     def __call__(self, images: np.ndarray | Tensor) -> float:
         if len(images) != self.size:
             raise ValueError(f"got {len(images)} images; only sets of {self.size} compare")
         return frechet_distance(self.net.features(images), self._target)
+
+
+class SampleScores:
+    """Several scores of samples on one data set, under the two networks of this module.
+
+    Called with ``size`` images (size, 28, 28) it returns a dict: Fréchet distance, precision and
+    recall against test images, of the features of the classifier ("classifier", "precision",
+    "recall") and of the autoencoder ("autoencoder", "precision_autoencoder", ...).
+
+    Attributes
+    ----------
+    size : int
+        How many images are compared.
+    real : dict
+        The scores of training images.
+
+    Examples
+    --------
+    >>> from sumormean.data import load
+    >>> scores = SampleScores(load("digits28"))
+    >>> grey = scores(np.full((scores.size, 28, 28), 0.5))
+    >>> grey["precision"], scores.real["precision"] > 0.5
+    (0.0, True)
+    """
+
+    def __init__(self, data: Dataset, size: int = 2000, seed: int = 0):
+        one = SampleScore(data, size, seed)
+        self.size = one.size
+        self.nets = {"classifier": one.net, "autoencoder": feature_autoencoder(data.x_train, seed)}
+        self._targets = {name: net.features(one.test) for name, net in self.nets.items()}
+        self.real = self(one.train)
+
+    def __call__(self, images: np.ndarray | Tensor) -> dict[str, float]:
+        if len(images) != self.size:
+            raise ValueError(f"got {len(images)} images; only sets of {self.size} compare")
+        scores = {}
+        for name, net in self.nets.items():
+            features, of = net.features(images), "_autoencoder" * (name == "autoencoder")
+            precision, recall = precision_and_recall(features, self._targets[name])
+            scores[name] = frechet_distance(features, self._targets[name])
+            scores |= {f"precision{of}": precision, f"recall{of}": recall}
+        return scores

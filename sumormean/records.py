@@ -40,6 +40,21 @@ def load_record(name: str) -> dict:
     return record
 
 
+def published_logs() -> dict[str, dict]:
+    """What keras.io has printed of its VAE example, one log for each version of the page.
+
+    A log says which loss it is of, where it stands, which of its numbers are means over an epoch,
+    and which are means of running means.
+
+    Examples
+    --------
+    >>> {name: len(log["rows"]) for name, log in published_logs().items()}
+    {'2020-07': 6, 'cca4efb': 6, '216c5a2': 30, 'keras-3': 30}
+    """
+    text = bundled("published-logs.json").read_text("utf-8")
+    return {log["id"]: log for log in json.loads(text)["logs"]}
+
+
 def write_record(path: Path, record: dict, arrays: dict[str, np.ndarray] | None = None) -> None:
     """Write what ``load_record`` reads: JSON values, and arrays, if any, to an .npz beside them."""
     if arrays:
@@ -52,6 +67,23 @@ def write_record(path: Path, record: dict, arrays: dict[str, np.ndarray] | None 
         text = text.removesuffix("\n}") + f',\n "rows": [\n{lines}\n]}}'
     with whole_file(path) as file:
         file.write(f"{text}\n".encode())
+
+
+def cost(record: dict) -> str:
+    """Hours of one core that a record has cost; of older ones a bound, from what a clock said.
+
+    Examples
+    --------
+    >>> cost({"runs": {"a": {"cpu_seconds": 1800.0}, "b": {"cpu_seconds": 1800.0}}})
+    '1.00'
+    >>> cost({"rows": [{"seconds": 900.0}]})
+    '≤ 0.25'
+    """
+    if "cpu_hours" in record:
+        return f"{record['cpu_hours']:.2f}"
+    if "runs" in record:
+        return f"{sum(run['cpu_seconds'] for run in record['runs'].values()) / 3600:.2f}"
+    return f"≤ {sum(row['seconds'] for row in record['rows']) / 3600:.2f}"
 
 
 @contextlib.contextmanager

@@ -9,6 +9,35 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from sumormean.models import seeded
+from sumormean.training import LossFn
+
+
+def quantiser_terms(
+    x: Tensor, x_hat: Tensor, z: Tensor, e: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared error (B, D), codebook and commitment terms, each (B, M): nothing is reduced yet."""
+    error = (x - x_hat).square().flatten(1)
+    return error, (z.detach() - e).square(), (z - e.detach()).square()
+
+
+def vq_loss(weight: float, commitment: float = 0.25) -> LossFn:
+    """Half the summed squared error plus ``weight`` times both terms of the quantiser, summed.
+
+    1 is the sum over one image, B / 2 what a sum over a batch of B beside a squared error without
+    its half comes to. The paper takes the mean over the N positions of the code: 1 / N.
+
+    Examples
+    --------
+    >>> x, z = torch.zeros(2, 3), torch.ones(2, 4)
+    >>> vq_loss(0.5)(x, x + 1, z, 2 * z)  # 3 / 2 + (4 + 4 / 4) / 2
+    tensor([4., 4.])
+    """
+
+    def loss_fn(x, x_hat, z, e):
+        error, codebook, committed = quantiser_terms(x, x_hat, z, e)
+        return 0.5 * error.sum(1) + weight * (codebook + commitment * committed).sum(1)
+
+    return loss_fn
 
 
 class Quantiser(nn.Module):

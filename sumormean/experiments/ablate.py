@@ -12,16 +12,34 @@ from pathlib import Path
 import numpy as np
 
 from sumormean.data import DataError
-from sumormean.experiments import beta, calibrated, rebalancing, scale, threshold
+from sumormean.experiments import (
+    beta,
+    calibrated,
+    calibration,
+    calibration_deep,
+    colour,
+    molecules,
+    rebalancing,
+    scale,
+    second_stage,
+    threshold,
+    vq,
+)
 from sumormean.records import machine, versions, write_record
 from sumormean.sweep import sweep
 
 EXPERIMENTS = {
     "beta": beta,
     "calibrated": calibrated,
+    "calibration": calibration,
+    "calibration-deep": calibration_deep,
+    "colour": colour,
+    "molecules": molecules,
     "rebalancing": rebalancing,
     "scale": scale,
+    "second-stage": second_stage,
     "threshold": threshold,
+    "vq": vq,
 }
 
 
@@ -54,6 +72,7 @@ def record(name: str, out: Path, jobs: int = 2, cluster: str | None = None) -> P
         "command": f"python -m sumormean ablate {name}",
         "versions": versions("torch", "numpy"),
         "machine": machine(),
+        "cpu_hours": round(sum(row.get("cpu_seconds", 0) for row in rows) / 3600, 2),
         "rows": rows,
     }
     path = out / f"{name}.json"

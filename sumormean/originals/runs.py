@@ -1,8 +1,8 @@
 """The published examples, at full length: ``python -m sumormean reproduce NAME``.
 
 A run is checkpointed after every epoch and goes on from there when started again. It ends as one
-JSON record in data/runs/: config, versions, machine, history, seconds. The settings are those of
-``sumormean.originals.configs``.
+JSON record in data/runs/: command, config, versions, machine, history, seconds. The settings are
+those of ``sumormean.originals.configs``, of seed 0; a run of another seed has a record of its own.
 """
 
 import argparse
@@ -46,6 +46,33 @@ def new_run(config: Config, loss: str):
     return KerasRun(config, loss)
 
 
+def record_name(name: str, seed: int) -> str:
+    """What the record of a setting is called: that of seed 0 has the name of the setting alone.
+
+    Examples
+    --------
+    >>> record_name("keras-now", 0), record_name("keras-now", 2)
+    ('keras-now', 'keras-now-seed2')
+    """
+    return f"{name}-seed{seed}" if seed else name
+
+
+def command(config: Config) -> str:
+    """The line that makes the record of ``config``.
+
+    Examples
+    --------
+    >>> command(replace(CONFIGS["keras-now"], seed=2, epochs=5))
+    'python -m sumormean reproduce keras-now --seed 2 --epochs 5'
+    """
+    line = f"python -m sumormean reproduce {config.name}"
+    original = CONFIGS[config.name]
+    for option in ("seed", "epochs"):
+        value = getattr(config, option)
+        line += f" --{option} {value}" * (value != getattr(original, option))
+    return line
+
+
 def reproduce(config: Config, out: Path, x_train: np.ndarray, x_test: np.ndarray) -> Path:
     """Train every loss of ``config``, or what an interrupted call left to do; write the record.
 
@@ -54,7 +81,8 @@ def reproduce(config: Config, out: Path, x_train: np.ndarray, x_test: np.ndarray
     x_train, x_test : array, shape (N, 28, 28)
         float32 in [0, 1].
     out : Path
-        Folder for the record, NAME.json, and, while it runs, the checkpoint NAME.partial.pt.
+        Folder for the record, NAME.json (``record_name``), and, while it runs, the checkpoint
+        NAME.partial.pt.
 
     Returns
     -------
@@ -67,7 +95,8 @@ def reproduce(config: Config, out: Path, x_train: np.ndarray, x_test: np.ndarray
         The checkpoint belongs to another config.
     """
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / f"{config.name}.partial.pt"
+    name = record_name(config.name, config.seed)
+    checkpoint = out / f"{name}.partial.pt"
     saved = {"config": json.dumps(asdict(config)), "done": {}, "current": None}
     if checkpoint.exists():
         loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -110,13 +139,14 @@ def reproduce(config: Config, out: Path, x_train: np.ndarray, x_test: np.ndarray
         _save(saved, checkpoint)
 
     record = {
+        "command": command(config),
         "config": asdict(config),
         "images": {"train": len(x), "test": len(x_test)},
         "versions": versions("torch", "keras", "numpy"),
         "machine": machine(),
         "runs": saved["done"],
     }
-    path = out / f"{config.name}.json"
+    path = out / f"{name}.json"
     write_record(path, _rounded(record))
     checkpoint.unlink()
     return path
@@ -147,6 +177,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``python -m sumormean reproduce``."""
     parser.add_argument("name", choices=sorted(CONFIGS), help="which published setting")
     parser.add_argument("--epochs", type=int, help="stop early (default: as many as the original)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and noise (0)")
     parser.add_argument(
         "--out", type=Path, default=Path("data/runs"), help="folder of the record (data/runs)"
     )
@@ -154,7 +185,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit status is 0 when done, 2 on bad arguments, 130 if interrupted."""
-    config = CONFIGS[args.name]
+    config = replace(CONFIGS[args.name], seed=args.seed)
     if args.epochs is not None:
         if not 1 <= args.epochs <= config.epochs:
             print(f"--epochs: choose between 1 and {config.epochs}", file=sys.stderr)

@@ -73,9 +73,10 @@ def test_the_test_sees_an_arrow_that_points_back(tmp_path):
 
 
 def names(lines: list[str]) -> set[str]:
-    """Top-level modules that requirements bring: here they are named alike but for Pillow."""
+    """Top-level modules that requirements bring: here they are named alike but for two."""
     found = {name for line in lines for r in [Requirement(line)] for name in (r.name, *r.extras)}
-    return found | ({"PIL"} if "pillow" in found else set())
+    modules = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    return found | {module for name, module in modules.items() if name in found}
 
 
 @each_file

@@ -1,5 +1,6 @@
 """The recorded sweeps: their grids, their losses, and how a record is written."""
 
+import inspect
 import json
 
 import numpy as np
@@ -54,6 +55,7 @@ def tiny(monkeypatch):
 
     monkeypatch.setattr(scale, "run", run)
     monkeypatch.setattr(scale, "ARRAYS", {"picture": np.uint8})
+    monkeypatch.setattr(scale, "SEEDS", (0,))
     monkeypatch.setattr(scale, "settings", lambda: [{"side": s} for s in (1, 2, 3)])
     return state
 
@@ -87,9 +89,24 @@ def test_a_file_is_whole_or_the_one_before(tmp_path):
     assert path.read_bytes() == b"after" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("name", ablate.EXPERIMENTS)
+def test_settings_keep_clear_of_what_a_row_says_itself(name):
+    experiment = ablate.EXPERIMENTS[name]
+    wanted = set(inspect.signature(experiment.run).parameters)
+    for setting in experiment.settings():
+        assert set(setting) <= wanted and not {"error", "seconds", "seed"} & set(setting)
+
+
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("threshold", 18), ("beta", 63), ("scale", 140), ("calibrated", 72), ("rebalancing", 48)],
+    [
+        ("threshold", 18),
+        ("beta", 63),
+        ("scale", 140),
+        ("calibrated", 72),
+        ("rebalancing", 48),
+        ("vq", 36),
+    ],
 )
 def test_the_records_hold_the_whole_grid_without_a_failure(name, count):
     record = load_record(name)
@@ -107,6 +124,11 @@ def test_the_records_hold_the_whole_grid_without_a_failure(name, count):
         "side",
         "loss",
         "method",
+        "network",
+        "reconstruction",
+        "weight",
+        "steps",
+        "epochs",
         "seed",
     ]
     assert len({tuple(row.get(key) for key in keys) for row in rows}) == count

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ import torch
 
 from sumormean import records
 from sumormean.__main__ import main
-from sumormean.data import load
+from sumormean.data import bundled, load
 from sumormean.originals import keras as keras_models
 from sumormean.originals import runs
 from sumormean.originals.chainer import ChainerRun, chainer_terms
 from sumormean.originals.configs import CONFIGS
 from sumormean.originals.keras import KerasRun, keras_terms
-from sumormean.records import load_record
+from sumormean.records import load_record, published_logs
 from vaeloss.audit import audit_loss
 
 BETA = {
@@ -77,6 +78,65 @@ def test_every_loss_weighs_what_its_name_promises(config):
         assert found.beta == pytest.approx(BETA[loss], rel=1e-4), str(found)
 
 
+SEEDED = sorted(
+    path.stem for path in bundled("runs/keras-now.json").parent.glob("keras-*-seed*.json")
+)
+
+
+@pytest.mark.parametrize("stem", SEEDED)
+def test_record_of_another_seed_is_what_the_code_would_run(stem):
+    record = load_record(stem)
+    config = replace(
+        CONFIGS[stem.rpartition("-seed")[0]],
+        seed=int(stem.rpartition("-seed")[2]),
+        epochs=record["config"]["epochs"],
+    )
+    assert config.seed > 0 and runs.record_name(config.name, config.seed) == stem
+    assert record["config"] == json.loads(json.dumps(asdict(config)))
+    assert record["command"] == runs.command(config)
+    for loss in config.losses:
+        fingerprint = runs.new_run(config, loss).test(runs.RAMP)
+        assert fingerprint == pytest.approx(record["runs"][loss]["fingerprint"], rel=1e-4)
+
+
+RECORDS = sorted(p.stem for p in bundled("runs/keras-now.json").parent.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_readme_says_how_a_record_is_made_and_what_it_costs(name):
+    record = load_record(name)
+    made = record.get("command") or runs.command(replace(CONFIGS[name], **record["config"]))
+    line = f"| `{name}` | `{made}` | {records.cost(record)} |"
+    assert line in (Path(runs.__file__).parents[2] / "data/runs/README.md").read_text("utf-8")
+
+
+# The published logs
+
+
+@pytest.mark.parametrize("log", published_logs().values(), ids=published_logs())
+def test_a_published_log_means_what_it_says(log):
+    """Means over an epoch add up; a mean of running means beside them does not."""
+    assert log["loss"] in CONFIGS
+    rows = {row["epoch"]: row for row in log["rows"]}
+    assert len(rows) == len(log["rows"]) and list(rows) == sorted(rows) and 1 <= min(rows)
+    assert set(log["mean_over_epoch"]) | set(log["mean_of_running_means"]) | {"epoch"} == set(
+        rows[1]
+    )
+
+    def excess(row, total):
+        return row[total] - row["reconstruction_loss"] - row["kl_loss"]
+
+    alike = {"loss", "reconstruction_loss", "kl_loss"}
+    alike_once = alike <= set(log["mean_over_epoch"])
+    if alike_once or alike <= set(log["mean_of_running_means"]):
+        largest = max(abs(excess(row, "loss")) for row in rows.values())
+        assert largest < (3e-4 if alike_once else 0.1)  # the first is rounding
+    else:
+        assert excess(rows[1], "loss") > 40
+    if "total_loss" in rows[1]:
+        assert excess(rows[1], "total_loss") < -40  # the same, seen from the other side
+
+
 # The runner
 
 
@@ -113,6 +173,18 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path, monkeypatch):
             runs.reproduce(miniature("chainer-mnist"), tmp_path, *IMAGES)
     with pytest.raises(ValueError, match="another config: delete it"):
         runs.reproduce(miniature("chainer-mnist", learning_rate=0.1), tmp_path, *IMAGES)
+
+
+def test_another_seed_has_a_record_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(CONFIGS, "chainer-mnist", miniature("chainer-mnist", epochs=1))
+    for seed in ("0", "3"):
+        assert main(["reproduce", "chainer-mnist", "--seed", seed, "--out", str(tmp_path)]) == 0
+    whole, other = tmp_path / "chainer-mnist.json", tmp_path / "chainer-mnist-seed3.json"
+    assert losses(whole).keys() == losses(other).keys()
+    assert losses(whole) != losses(other)
+    record = json.loads(other.read_text())
+    assert record["config"]["seed"] == 3
+    assert record["command"] == "python -m sumormean reproduce chainer-mnist --seed 3"
 
 
 def test_trains_on_test_images_only_where_the_config_says_so(tmp_path, monkeypatch):

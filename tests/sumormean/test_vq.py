@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sumormean.experiments import vq
 from sumormean.training import fit
-from sumormean.vq import VQVAE, Quantiser
+from sumormean.vq import VQVAE, Quantiser, quantiser_terms, vq_loss
 from vaeloss.audit import AuditError, audit_quantiser
 from vaeloss.metrics import perplexity
 
@@ -21,6 +22,42 @@ def parts(x, x_hat, z, e):
 def loss(x, x_hat, z, e):
     error, codebook, commitment = parts(x, x_hat, z, e)
     return (0.5 * error.sum(1) + codebook.sum(1) + 0.25 * commitment.sum(1)).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "reduction"),
+    [
+        (
+            "mean over all numbers",
+            lambda e, k, c: (e.sum(1).mean() + k.mean() + 0.25 * c.mean()) / 2,
+        ),
+        (
+            "mean over the positions",  # ||.||^2 is a sum over the 8 numbers of a vector
+            lambda e, k, c: (
+                0.5 * e.sum(1) + (k + 0.25 * c).view(-1, 8, 7, 7).sum(1).mean((1, 2))
+            ).mean(),
+        ),
+        ("sum over the image", lambda e, k, c: (0.5 * e.sum(1) + (k + 0.25 * c).sum(1)).mean()),
+        ("sum over the batch", lambda e, k, c: (e.sum(1).mean() + k.sum() + 0.25 * c.sum()) / 2),
+    ],
+)
+def test_a_weight_is_the_reduction_of_its_name(name, reduction):
+    generator = torch.Generator().manual_seed(0)
+    b = vq.BATCH
+    x, x_hat = torch.rand(2, b, 28, 28, generator=generator, dtype=torch.float64)
+    z, e = torch.randn(2, b, vq.NUMBERS, generator=generator, dtype=torch.float64)
+    want = reduction(*quantiser_terms(x, x_hat, z, e))
+    assert torch.isclose(vq_loss(vq.WEIGHTS[name])(x, x_hat, z, e).mean(), want)
+
+
+def test_the_auditor_reads_the_weight():
+    found = audit_quantiser(lambda *a: vq_loss(3.0)(*a).mean(), data_shape=(8, 8), latent_dim=6)
+    assert (found.codebook, found.commitment) == pytest.approx((3, 0.75), rel=1e-3)
+
+
+def test_a_run_counts_the_codes_in_use():
+    row = vq.run("digits28", "sum over the image", steps=30, seed=0)
+    assert 1 <= row["perplexity"] <= 64 - row["dead"] <= 64 and row["squared_error"] > 0
 
 
 def test_moving_averages_go_to_the_means_of_what_they_replace():

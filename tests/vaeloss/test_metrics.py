@@ -7,8 +7,9 @@ from scipy import linalg, stats
 from torch import nn
 
 from sumormean.data import load
+from sumormean.features import feature_classifier
 from sumormean.models import VAE
-from sumormean.quality import SampleScore, feature_classifier, frechet_distance
+from sumormean.quality import SampleScore, frechet_distance
 from vaeloss.likelihoods import gaussian_nll
 from vaeloss.metrics import importance_weighted_nll, rate_distortion
 

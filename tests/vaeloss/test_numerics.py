@@ -15,9 +15,10 @@ from torch import nn
 from sumormean.experiments.calibrated import METHODS as VARIANCES
 from sumormean.experiments.calibrated import continuous_bernoulli_mean, negative_elbo
 from sumormean.experiments.rebalancing import METHODS as REBALANCING
+from sumormean.features import FeatureClassifier
 from sumormean.models import VAE, mlp_vae, reparameterise
 from sumormean.originals.chainer import chainer_terms
-from sumormean.quality import FeatureClassifier, frechet_distance
+from sumormean.quality import frechet_distance
 from sumormean.training import TrainingError, fit
 from sumormean.vq import VQVAE, Quantiser
 from vaeloss import metrics
