@@ -6,8 +6,9 @@ over the batch; c is a gradient scale, β the weight that changes the model.
 
 from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.findings import Finding
-from vaeloss.audit.loss import Audit, audit_loss
+from vaeloss.audit.loss import audit_loss
 from vaeloss.audit.quantiser import QuantiserAudit, audit_quantiser
+from vaeloss.audit.result import Audit
 
 __all__ = [
     "Audit",
