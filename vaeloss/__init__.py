@@ -19,6 +19,8 @@ _HOME = {
             "QuantiserAudit",
             "audit_loss",
             "audit_quantiser",
+            "from_jax",
+            "from_tensorflow",
         ),
         "vaeloss.collapse": (
             "collapse_spectrum",

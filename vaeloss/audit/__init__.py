@@ -4,6 +4,7 @@ A loss is written c · [NLL + β · KL]: NLL summed over the pixels, KL over the
 over the batch; c is a gradient scale, β the weight that changes the model.
 """
 
+from vaeloss.audit.bridges import from_jax, from_tensorflow
 from vaeloss.audit.evidence import AuditError
 from vaeloss.audit.findings import Finding
 from vaeloss.audit.loss import audit_loss
@@ -17,4 +18,6 @@ __all__ = [
     "QuantiserAudit",
     "audit_loss",
     "audit_quantiser",
+    "from_jax",
+    "from_tensorflow",
 ]

@@ -19,9 +19,12 @@ SENTENCES = {
         "fitted variance?): no constant c and β"
     ),
     "reconstruction-unknown": (
-        "the reconstruction is none of {known} with one weight for all values (nearest: {nearest}, "
-        "weight about {weight:.3g}, off by {off:.1g}: another term, such as a perceptual one?); "
-        "audit its parts one at a time"
+        "the reconstruction is none of {known} with one weight for all values and samples "
+        "(nearest: {nearest}, off by {off:.1g}); audit its parts one at a time"
+    ),
+    "reconstruction-partly": (
+        "{share:.1%} of the gradient of x_hat is that of {likelihood} with a weight of about "
+        "{weight:.3g}, the rest is something else (a perceptual, adversarial or velocity term?)"
     ),
     "weights-differ": (
         "{likelihood}, but every {what} has a weight of its own, from {low:.4g} to {high:.4g}: no "
@@ -120,8 +123,7 @@ SENTENCES = {
     "total": "the loss returns several things: {path} is the total",
     "kl-random": (
         "the gradients with respect to mu and log_var change from call to call (noise, an annealed "
-        "weight?), and are not those of a sampled KL; if it is one, computed in float32, audit the "
-        "loss with the closed form in its place"
+        "weight, an estimate from the batch?), and are not those of a sampled KL: no β"
     ),
     # the batch
     "one-batch-size": (

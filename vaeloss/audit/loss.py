@@ -135,10 +135,6 @@ class _Tried:
         return self.audit is None or any(self.audit.has(code) for code in codes)
 
 
-RECONSTRUCTION = ("reconstruction-unknown", "x-hat-detached", "x-ignored", "no-reconstruction")
-RECONSTRUCTION += ("weights-differ", "pos-weight", "reconstruction-weight-varies")
-
-
 def search(options: list[Call], shape, latent_dim, batch_size, asked, categories) -> Audit:
     """The audit of the call that makes sense: the first, unless another explains more terms.
 
@@ -164,13 +160,12 @@ def search(options: list[Call], shape, latent_dim, batch_size, asked, categories
 
     best = tried(options[0])
     orders = options[1:]
-    if not orders and best.open(*RECONSTRUCTION):
+    if not orders and best.open("reconstruction-unknown"):
         orders = [exchanged(options[0])]
-    generic = "kl-unknown", "kl-ignores-mu", "kl-ignores-log-var"
-    if best.open(*RECONSTRUCTION, *generic):
+    if best.open("reconstruction-unknown", "kl-unknown", "kl-ignores-mu"):
         best = max([best, *map(tried, orders)], key=lambda each: each.score)
-    wrong = generic[:1] if best.call.said == "log_var" else (*generic[:1], "kl-of-log-sigma")
-    if best.open(*wrong):
+    said_log_var = best.call.said == "log_var"
+    if best.open("kl-unknown", *([] if said_log_var else ["kl-of-log-sigma"])):
         calls_left = [best.call] if best.audit else [options[0], *orders]
         others = [tried(other) for call in calls_left for other in other_takes(call)]
         best = max([best, *others], key=lambda each: each.score)

@@ -22,7 +22,7 @@ LARGE = (20.0, 40.0, 60.0, 80.0)  # log_var; exp overflows at 88.7 in float32, i
 
 
 class LossRaised(AuditError):
-    """The loss itself raised."""
+    """The loss itself raised; what a user sees is a plain AuditError."""
 
 
 def probe(
@@ -137,10 +137,10 @@ class _Loss:
                 raise needs_bridge(bridge) from error
             b, m = i.mu.shape
             raise LossRaised(
-                f"the loss raised {type(error).__name__}: {short(error)}. It was called with x "
+                f"the loss raised {type(error).__name__}: {short(error, 90)}. It was called with x "
                 f"and x_hat of shape {tuple(i.x_hat.shape)}, mu and log_var of shape {(b, m)}: if "
-                "it expects others, change data_shape or latent_dim, or wrap it (latent maps: "
-                "mu.unflatten(1, (4, 8, 8)))"
+                "it expects others, change data_shape or latent_dim, give categories= for tokens, "
+                "or wrap it (latent maps: mu.unflatten(1, (4, 8, 8)))"
             ) from error
 
     def value(self, i: Inputs) -> tuple[list[Tensor], Tensor]:
@@ -252,8 +252,10 @@ class _Loss:
         except AuditError:  # not a loss of two samples, or of float32
             return None
         for log_var in LARGE:
+            large = i.log_var.clone()
+            large[:, 0] = log_var  # one latent: a sum of many would overflow earlier
             try:
-                loss.probe(replace(i, log_var=torch.full_like(i.log_var, log_var)))
+                loss.probe(replace(i, log_var=large))
             except AuditError:
                 return log_var
         return None
@@ -279,4 +281,5 @@ def _accepted(
                 errors.append(error)
     # the plainest kind is float32; not finite, or no tensor, says more than a later complaint
     plain = errors[:2]
-    raise next((e for e in plain if not isinstance(e, LossRaised)), plain[-1])
+    error = next((e for e in plain if not isinstance(e, LossRaised)), plain[-1])
+    raise AuditError(str(error)) from error.__cause__

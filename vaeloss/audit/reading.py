@@ -21,14 +21,22 @@ def clipping(seen: Evidence, c: float) -> list[Finding]:
     return [finding("clipped", probability=math.exp(-cost), nats=cost, gradient=gradient)]
 
 
-def reading(c: float, beta: float, rec: Term, seen: Evidence, size: int, powers) -> list[Finding]:
-    """β in terms of D, M and B, if it is that of the usual reductions and at most one weight."""
+def reading(
+    c: float, beta: float, rec: Term, seen: Evidence, size: int, powers, number: float
+) -> list[Finding]:
+    """β in terms of D, M and B, if it is that of the usual reductions and at most one weight.
+
+    ``number`` of the D values of a sample have a gradient.
+    """
     d, last, m = math.prod(seen.shape), seen.shape[-1], seen.latent_dim
     tokens = rec.likelihood.name.startswith("categorical")
     values = "tokens" if tokens else "pixels"
     pixels = [("1", 1, f"sum over {values}")]
     pixels += [("D", d, f"mean over {values}")] if d > 1 else []
     pixels += [(str(last), last, "mean over the last axis only")] if 1 < last < d else []
+    if number != d:
+        kept = ("K", number, f"mean over the K = {number:.6g} {values} that are kept")
+        pixels = [pixels[0], kept, ("D", d, "mean over D, with zeros where nothing is kept")]
     latents = [("", 1, "sum over latents")] + ([("M", m, "mean over latents")] if m > 1 else [])
     halves = [("", 1, "reconstruction")]
     if rec.likelihood.name == "gaussian":
@@ -68,7 +76,8 @@ def reading(c: float, beta: float, rec: Term, seen: Evidence, size: int, powers)
                             "latents": kl,
                         }
                         # few digits first, then a sum over latents, then the squared error alone
-                        rank = (len(digits.strip("0.")), bool(over_m), -half, len(weighted))
+                        short = f"{weight:.1e}"[2] == "0"
+                        rank = (not short, bool(over_m), -half, len(weighted))
                         weighted.append((rank, finding("weighted", **data)))
     # several may share a β (M = 2): prefer the one that has this c as well, then the simplest
     if found:

@@ -1,5 +1,6 @@
 """The gradients of x_hat → the likelihood and its weight, or what is there instead."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -95,10 +96,19 @@ def readings(seen: Evidence, asked: Likelihood | None, categories: int | None) -
     """What the reconstruction may be."""
     if categories:
         return token_readings(categories, seen.shape)
-    known = recognisable()
-    if asked is not None and asked.name not in {each.name for each in known}:
-        known += [asked.with_link(link) for link in asked.forms if link != asked.link]
-    return [Reading(each) for each in known]
+    most = seen.probes[0].x.max()  # counts are no probabilities
+    known = [Reading(each) for each in recognisable() if most <= each.support[1]]
+    if asked is not None and not any(asked.name == each.likelihood.name for each in known):
+        known += [Reading(asked.with_link(link)) for link in asked.forms]
+        if asked.name.startswith("negative-binomial"):  # of torch and scvi: log(mean / r)
+            r = 1 / (asked.variance(1.0, None) - 1)
+
+            def of_logits(x, out, form=asked.forms["log"]):
+                return form(x, out + math.log(r))
+
+            logits = replace(asked, link="mean", forms={"mean": of_logits})
+            known.append(Reading(logits, "logits, log(mean / r)"))
+    return known
 
 
 def reconstruction_term(
@@ -117,7 +127,12 @@ def reconstruction_term(
     residuals = [fit_reconstruction(each, probes, FIRST)[1] for each in known]
     least = min(residuals)
     best = known[residuals.index(least)]
-    reading = best if asked is None or categories else Reading(asked)
+    # of a likelihood that no gradient tells from others the link is found, not asked for
+    parametric = asked is not None and known[-1].likelihood.name == asked.name != "poisson"
+    if categories or asked is None or (parametric and best.likelihood.name == asked.name):
+        reading = best
+    else:
+        reading = Reading(asked)
     term = Term(*fit_reconstruction(reading, probes), reading.likelihood)
     if term.known:
         term.findings += _about(reading, seen)
@@ -130,16 +145,7 @@ def reconstruction_term(
         data = {"asked": str(asked), "found": str(best.likelihood)}
         term.findings.append(finding("other-likelihood", **data))
     else:
-        names = ", ".join(dict.fromkeys(str(each.likelihood) for each in known))
-        term.findings += _diagnosis(seen, known, best) or [
-            finding(
-                "reconstruction-unknown",
-                known=names,
-                nearest=str(best.likelihood),
-                off=least,
-                weight=fit_reconstruction(best, probes)[0],
-            )
-        ]
+        term.findings += _diagnosis(seen, known, best) or _unknown(known, best, least, probes)
     return term, reading
 
 
@@ -158,8 +164,19 @@ def _about(reading: Reading, seen: Evidence) -> list[Finding]:
     return found
 
 
+def _unknown(known, best: Reading, off: float, probes) -> list[Finding]:
+    """Nothing fits: what is nearest, and how much of it there is."""
+    names = ", ".join(dict.fromkeys(str(each.likelihood) for each in known))
+    nearest = str(best.likelihood)
+    found = [finding("reconstruction-unknown", known=names, nearest=nearest, off=off)]
+    if off < 0.5:
+        data = {"likelihood": nearest, "weight": fit_reconstruction(best, probes)[0]}
+        found.append(finding("reconstruction-partly", share=1 - off**2, **data))
+    return found
+
+
 def share_reached(seen: Evidence, reading: Reading | None = None) -> float:
-    """Share of the values that have a gradient in some probe; of a shifted text, of those scored."""
+    """Share of the values that have a gradient in some probe; of text, of those scored."""
     reading = reading or Reading(categorical(2))
     moved = [reading.values(p)[2] != 0 for p in seen.probes]
     mask = torch.stack([m if m.ndim == 2 else m.any(-1) for m in moved]).any(0)

@@ -15,7 +15,7 @@ from vaeloss.audit.findings import CHANGES, Finding, finding
 from vaeloss.audit.identify import TOLERANCE
 from vaeloss.audit.kl import kl_term
 from vaeloss.audit.reading import clipping, reading
-from vaeloss.audit.reconstruction import reconstruction_term, share_reached
+from vaeloss.audit.reconstruction import kept, reconstruction_term, share_reached
 from vaeloss.likelihoods import Likelihood
 
 WIDTH = 76  # of a printed audit, in characters
@@ -130,7 +130,7 @@ def identify(
             if each.code in ("weights-differ", "own-length") and each.data["low"] > 0
         ]
     if beta > 0 and None not in powers:
-        found += reading(c, beta, rec, seen, size, powers)
+        found += reading(c, beta, rec, seen, size, powers, kept(read, seen.probes))
     found += on_batch
     if rec.known and rec.likelihood.name == "bernoulli" and rec.likelihood.link == "mean":
         found += clipping(seen, rec.weight)

@@ -133,7 +133,8 @@ def find_total(value, x_hat: Tensor, posterior: list[Tensor]) -> Total:
     )
     if whole:
         lead = "several numbers that could be the total"
-        hint = f"the one you call .backward() on, e.g. lambda *args: loss_fn(*args){Total(whole[0][0])}"
+        one = f"lambda *args: loss_fn(*args){Total(whole[0][0])}"
+        hint = f"the one you call .backward() on, e.g. {one}"
     else:
         lead = "parts and no total"
         hint = "their weighted sum, the number you call .backward() on; not one of the parts"
