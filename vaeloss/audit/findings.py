@@ -111,6 +111,10 @@ SENTENCES = {
         "no known reconstruction as {call}, but {likelihood} with x and x_hat exchanged: does the "
         "loss take its target for the output?"
     ),
+    "order-unknown": (
+        "{likelihood} in one order of x and x_hat only, and the arguments' names do not say which "
+        "is which: call them x and x_hat"
+    ),
     "takes": "the loss takes {takes} where others take log σ²",
     "takes-other": (
         "the last argument is called {name}, but the KL is right for {takes}: hand it that, or "

@@ -130,6 +130,11 @@ class _Tried:
             return -1
         return (self.audit.likelihood is not None) + (self.audit.kl_weight == self.audit.kl_weight)
 
+    @property
+    def symmetric(self) -> bool:
+        """Whether the reconstruction is known and does not tell x from x_hat."""
+        return self.audit is not None and str(self.audit.likelihood) in ("gaussian", "laplace")
+
     def open(self, *codes: str) -> bool:
         """Whether another call may do better: it failed, or one of these was found."""
         return self.audit is None or any(self.audit.has(code) for code in codes)
@@ -158,12 +163,14 @@ def search(options: list[Call], shape, latent_dim, batch_size, asked, categories
             first = result if first is None or first.audit is None else first
         return first
 
-    best = tried(options[0])
+    best = first = tried(options[0])
     orders = options[1:]
     if not orders and best.open("reconstruction-unknown"):
         orders = [exchanged(options[0])]
     if best.open("reconstruction-unknown", "kl-unknown", "kl-ignores-mu"):
         best = max([best, *map(tried, orders)], key=lambda each: each.score)
+        if best.symmetric and best.call.roles == exchanged(first.call).roles:
+            best = first  # x and x_hat count alike there: the order only hid a term of one of them
     said_log_var = best.call.said == "log_var"
     if best.open("kl-unknown", *([] if said_log_var else ["kl-of-log-sigma"])):
         calls_left = [best.call] if best.audit else [options[0], *orders]
@@ -172,6 +179,10 @@ def search(options: list[Call], shape, latent_dim, batch_size, asked, categories
     if best.audit is None:
         raise best.error
     said = _said(best.call, options[0], best.audit.likelihood)
+    if best.symmetric and not {"x", "x_hat"} & set(best.call.named):
+        other = tried(exchanged(best.call))
+        if other.audit is None or other.audit.likelihood != best.audit.likelihood:
+            said.append(finding("order-unknown", likelihood=str(best.audit.likelihood)))
     return identify(best.seen, asked, categories, said) if said else best.audit
 
 

@@ -104,12 +104,12 @@ def identify(
     categories : int, optional
         Of tokens.
     said : sequence of Finding
-        On how the loss was called. "arguments-exchanged" means that there is no c, "takes-other"
-        that there is no β.
+        On how the loss was called. "arguments-exchanged" and "order-unknown" mean that there is no
+        c, "takes-other" that there is no β.
     """
     (rec, read), (kl, weigh) = reconstruction_term(seen, asked, categories), kl_term(seen)
     codes = {found.code for found in said}
-    if "arguments-exchanged" in codes:
+    if codes & {"arguments-exchanged", "order-unknown"}:
         rec.residual, rec.findings = 1.0, []
     if "takes-other" in codes:
         kl.residual = 1.0

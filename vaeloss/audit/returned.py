@@ -110,26 +110,27 @@ def find_total(value, x_hat: Tensor, posterior: list[Tensor]) -> Total:
             "numpy or .detach()"
         )
     reach = {}
-    for path, t in numbers:
+    for path, t in parts(value):
+        if not t.requires_grad:
+            continue
         grads = torch.autograd.grad(
-            t.mean(), [x_hat, *posterior], retain_graph=True, allow_unused=True
+            t.sum(), [x_hat, *posterior], retain_graph=True, allow_unused=True
         )
         moved = [g is not None and bool(g.any()) for g in grads]
         reach[path] = (moved[0], any(moved[1:]))
     whole = [(path, t) for path, t in numbers if all(reach[path])]
     named = [path for key in TOTALS for path, _ in numbers if str(path[-1]).lower() == key]
-    others = {each for path in reach if path not in named[:1] for each in _words(reach[path])}
-    if named and (all(reach[named[0]]) or not others - set(_words(reach[named[0]]))):
-        return Total(named[0])
+    for path in [*named[:1], *([numbers[0][0]] if len(numbers) == 1 else [])]:
+        others = {word for other in reach if other != path for word in _words(reach[other])}
+        if not others - set(_words(reach[path])):  # no other depends on what this one ignores
+            return Total(path)
     if len(whole) > 1 and all(torch.equal(t.mean(), whole[0][1].mean()) for _, t in whole):
         whole = whole[:1]
     if len(whole) == 1:
         return Total(whole[0][0])
-    if len(numbers) == 1:
-        return Total(numbers[0][0])
     shown = "; ".join(
         f"{Total(path)} depends on {' and '.join(_words(reach[path])) or 'nothing'}"
-        for path, _ in numbers[:4]
+        for path in list(reach)[:4]
     )
     if whole:
         lead = "several numbers that could be the total"
