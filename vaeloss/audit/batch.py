@@ -7,7 +7,7 @@ from vaeloss.audit.evidence import Evidence
 from vaeloss.audit.findings import Finding, finding
 from vaeloss.audit.identify import TOLERANCE, Term
 from vaeloss.audit.kl import Weigh, fit_kl
-from vaeloss.audit.reconstruction import Reading, fit_reconstruction, kept
+from vaeloss.audit.readings import Reading, fit_reconstruction, kept
 
 BATCH = {0: "averaged over the batch", 1: "summed over the batch", -1: "divided by B² in all"}
 

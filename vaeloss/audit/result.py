@@ -15,7 +15,8 @@ from vaeloss.audit.findings import CHANGES, Finding, finding
 from vaeloss.audit.identify import TOLERANCE
 from vaeloss.audit.kl import kl_term
 from vaeloss.audit.reading import clipping, reading
-from vaeloss.audit.reconstruction import kept, reconstruction_term, share_reached
+from vaeloss.audit.readings import kept, share_reached
+from vaeloss.audit.reconstruction import reconstruction_term
 from vaeloss.likelihoods import Likelihood
 
 WIDTH = 76  # of a printed audit, in characters
