@@ -34,11 +34,6 @@ class Kind:
         """A value that x may have."""
         return 0.02 if self.name == "grey" else 0.0
 
-    @property
-    def elsewhere(self) -> float:
-        """A value that x_hat may have."""
-        return 0.02
-
 
 GREY = Kind("grey", "pixels and x_hat between 0.02 and 0.98")
 BINARY = Kind("binary", "pixels 0 or 1, x_hat between 0.02 and 0.98")

@@ -66,7 +66,7 @@ def probe(
             probes=probes,
             again=loss.probe(probes[0]),
             near=loss.probe(near),
-            moves={name: loss.moves_with(size, name) for name in ("x", "x_hat", "mu", "log_var")},
+            moves=loss.moves(size),
         )
         if seen.random_posterior:
             # Drawn in a smaller batch if the batch is large, where the weight may be another one.
@@ -198,26 +198,33 @@ class _Loss:
             torch.manual_seed(1)
             return self.value(i)[1].item()
 
-    def moves_with(self, b: int, argument: str) -> bool | None:
-        """Does the loss's value change when this argument does, whatever its gradient says?
+    def moves(self, b: int) -> dict[str, bool | None]:
+        """Does the loss's value change when an argument does, whatever its gradient says?
 
         A loss that raises there has looked at the argument: it does. None: it changes anyhow.
         """
-        inputs = self.inputs(b)
-        given = getattr(inputs, argument)
+        inputs, least = self.inputs(b), self.kind.least
         # far from where it was, so that the change survives low precision
-        moved = torch.full_like(given, self.kind.elsewhere if argument[0] == "x" else 2.0)
-        if argument == "x":
-            moved = torch.full_like(given, self.kind.least)
-        elif argument == "x_hat" and self.kind.categories:
-            moved = given.roll(1, -1)
-        try:
-            first = self.seeded_value(inputs)
-            if self.seeded_value(inputs) != first:
-                return None
-            return self.seeded_value(replace(inputs, **{argument: moved})) != first
-        except AuditError:
-            return True
+        elsewhere = {
+            "x": torch.full_like(inputs.x, least),
+            "x_hat": torch.full_like(inputs.x_hat, 0.02),
+            "mu": torch.full_like(inputs.mu, 2.0),
+            "log_var": torch.full_like(inputs.log_var, 2.0),
+        }
+        if self.kind.categories:  # outputs that are all alike would be the uniform
+            elsewhere["x_hat"] = inputs.x_hat.roll(1, -1)
+        first = self.seeded_value(inputs)
+        if self.seeded_value(inputs) != first:
+            return dict.fromkeys(elsewhere)
+
+        def moves(argument: str) -> bool:
+            try:
+                moved = replace(inputs, **{argument: elsewhere[argument]})
+                return self.seeded_value(moved) != first
+            except AuditError:
+                return True
+
+        return {argument: moves(argument) for argument in elsewhere}
 
     def at_certainty(self, b: int) -> tuple[Probe, Probe] | None:
         """Where every pixel is 1 and its probability is 1e-30, and where that is ½."""
