@@ -1,0 +1,1 @@
+"""The auditor on public code that nobody here wrote: ``make audit-public``."""
