@@ -108,13 +108,12 @@ def calls(loss_fn: Callable) -> list[Call]:
     loss_fn = _bound(loss_fn)
     picked = _picked(loss_fn)
     said = [_role_of(p.name, picked) if p else None for p in picked]
-    scale = next((s for s in said if s in TAKES), None)
-    roles: list[str | None] = []
-    for each in said:
-        each = "log_var" if each in TAKES else each
-        roles.append(each if each not in roles else None)
+    plain = ["log_var" if each in TAKES else each for each in said]
+    # a role that two arguments claim says nothing of either
+    roles = [each if plain.count(each) == 1 else None for each in plain]
     free = [i for i, each in enumerate(roles) if each is None]
     missing = [each for each in ROLES if each not in roles]
+    scale = said[roles.index("log_var")] if "log_var" in roles else None
     found = []
     for order in itertools.permutations(missing):
         filled = list(roles)
