@@ -15,7 +15,7 @@ from vaeloss.audit.findings import Finding, finding
 from vaeloss.audit.inputs import COUNTS, PIXELS, tokens
 from vaeloss.audit.probe import probe
 from vaeloss.audit.result import Audit, identify
-from vaeloss.audit.signature import ROLES, SYMBOL, Call, calls, exchanged, other_takes
+from vaeloss.audit.signature import ROLES, SYMBOL, Order, calls, exchanged, other_takes
 from vaeloss.likelihoods import Likelihood, as_likelihood
 
 
@@ -119,7 +119,7 @@ def checked(data_shape: Sequence[int], latent_dim: int, batch_size: int) -> tupl
 class _Tried:
     """One way to call the loss, and what came of it."""
 
-    call: Call
+    call: Order
     seen: Evidence | None
     audit: Audit | None
     error: AuditError | None = None
@@ -141,7 +141,7 @@ class _Tried:
         return self.audit is None or any(self.audit.has(code) for code in codes)
 
 
-def search(options: list[Call], shape, latent_dim, batch_size, asked, categories) -> Audit:
+def search(options: list[Order], shape, latent_dim, batch_size, asked, categories) -> Audit:
     """The audit of the call that makes sense: the first, unless another explains more terms.
 
     Raises
@@ -150,7 +150,7 @@ def search(options: list[Call], shape, latent_dim, batch_size, asked, categories
         The loss cannot be probed in any way; the message is that of the first.
     """
 
-    def tried(call: Call) -> _Tried:
+    def tried(call: Order) -> _Tried:
         first = None
         for layout, kinds in _layouts(asked, categories):
             try:
@@ -187,7 +187,7 @@ def search(options: list[Call], shape, latent_dim, batch_size, asked, categories
     return identify(best.seen, asked, categories, said) if said else best.audit
 
 
-def _said(call: Call, first: Call, likelihood: Likelihood | None) -> list[Finding]:
+def _said(call: Order, first: Order, likelihood: Likelihood | None) -> list[Finding]:
     """What to say of the way in which the loss was called."""
     said = []
     if call.roles != first.roles and {"x", "x_hat"} <= set(call.named):
@@ -222,7 +222,7 @@ def _layouts(asked: Likelihood | None, categories: int | None):
 def _tokens_as(categories: int, second: bool, one_hot: bool) -> Callable:
     """The symbols on the second axis or the last, the targets as rows or as numbers."""
 
-    def layout(call: Call) -> Callable:
+    def layout(call: Order) -> Callable:
         def loss_fn(x, x_hat, mu, log_var):
             if one_hot:
                 x = F.one_hot(x, categories).to(x_hat.dtype)

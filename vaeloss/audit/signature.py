@@ -58,7 +58,7 @@ def role(name: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Call:
+class Order:
     """A loss as a function of x, x_hat, mu and log_var.
 
     Attributes
@@ -97,7 +97,7 @@ class Call:
         return f"loss({', '.join(shown)})"
 
 
-def calls(loss_fn: Callable) -> list[Call]:
+def calls(loss_fn: Callable) -> list[Order]:
     """Every way in which the loss may be meant, the most likely first; they differ in the order.
 
     Raises
@@ -121,7 +121,7 @@ def calls(loss_fn: Callable) -> list[Call]:
             filled[i] = each
         if set(filled[:2]) in ({"x", "x_hat"}, {"mu", "log_var"}) or len(free) < 4:
             found.append(
-                Call(
+                Order(
                     loss_fn,
                     tuple(p.name if p else None for p in picked),
                     tuple(filled),
@@ -230,12 +230,12 @@ def _list(names) -> str:
     return ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
 
 
-def other_takes(call: Call) -> list[Call]:
+def other_takes(call: Order) -> list[Order]:
     """The same order, with something else in the place of log_var."""
     return [replace(call, takes=takes) for takes in TAKES if takes != call.takes]
 
 
-def exchanged(call: Call) -> Call:
+def exchanged(call: Order) -> Order:
     """The same with x and x_hat exchanged."""
     other = {"x": "x_hat", "x_hat": "x"}
     return replace(call, roles=tuple(other.get(each, each) for each in call.roles))
