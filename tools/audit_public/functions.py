@@ -33,12 +33,13 @@ def snapshot(folder: Path, name: str) -> Path | None:
     return place
 
 
-def checked_out(place: Path, target: Path) -> str:
-    """Write the text of a snapshot into a folder; its commit."""
+def checked_out(place: Path, target: Path, tops: set[str]) -> str:
+    """Write the text below these names of a snapshot into a folder; its commit."""
     listed = subprocess.run(
         ["git", "-C", place, "ls-tree", "-r", "--name-only", "HEAD"],
         check=True, capture_output=True, text=True,
     ).stdout.splitlines()  # fmt: skip
+    listed = [name for name in listed if name.partition("/")[0] in tops]
     wanted = [name for name in listed if name.endswith((".py", "cvae.ipynb"))]
     for name in wanted:
         text = subprocess.run(
@@ -103,20 +104,20 @@ def run_one(repository: str, folder: str, commit: str) -> None:
         print("ROW " + json.dumps(judged(case, commit, told), ensure_ascii=False), flush=True)
 
 
-def rows_of(repository: str, framework: str, folder: Path, pythons: dict) -> list[dict]:
+def rows_of(repository: str, cases: list, folder: Path, pythons: dict) -> list[dict]:
     """The rows of a repository, from a process of its own."""
     row = {"package": repository, "version": "", "what": "all of it"}
     place = snapshot(folder, repository)
     if place is None:
         return [{**row, "found": {"why": "no snapshot"}, "verdict": "absent"}]
     with tempfile.TemporaryDirectory() as target:
-        commit = checked_out(place, Path(target))
+        commit = checked_out(place, Path(target), {case.path.partition("/")[0] for case in cases})
         program = (
             f"import sys; sys.path[:0] = {[str(ROOT), str(TOOLS)]!r}\n"
             "from audit_public.functions import run_one\n"
             f"run_one({repository!r}, {target!r}, {commit!r})"
         )
-        command = [pythons.get(framework, sys.executable), "-W", "ignore", "-c", program]
+        command = [pythons.get(cases[0].framework, sys.executable), "-W", "ignore", "-c", program]
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     found = [
         json.loads(line.removeprefix("ROW "))
@@ -142,10 +143,12 @@ def main() -> int:
     )
     args = parser.parse_args()
     pythons = dict(each.split("=", 1) for each in args.python)
-    frameworks = {case.repository: case.framework for case in CASES}
+    known = {case.repository: [] for case in CASES}
+    for case in CASES:
+        known[case.repository].append(case)
     rows = []
-    for repository in args.repositories or frameworks:
-        rows += (new := rows_of(repository, frameworks[repository], args.folder, pythons))
+    for repository in args.repositories or known:
+        rows += (new := rows_of(repository, known[repository], args.folder, pythons))
         for row in new:
             found, truth = row["found"], row.get("truth", {})
             told = found.get("why") or f"β {found['beta']} ({truth['beta']})"

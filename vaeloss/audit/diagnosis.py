@@ -7,20 +7,21 @@ import torch
 from vaeloss.audit.evidence import Evidence, Probe
 from vaeloss.audit.findings import Finding, finding
 from vaeloss.audit.identify import TOLERANCE, fit
-from vaeloss.audit.readings import FIRST, Reading, fit_reconstruction, reached
+from vaeloss.audit.readings import FIRST, Reading, fit_reconstruction, head, reached
 
 
 def diagnosis(seen: Evidence, known: list[Reading]) -> list[Finding]:
     """The first of several other forms that fits; empty if none does."""
     probes = seen.probes
+    first = head(probes, FIRST)
     for each in known:
-        if all(fit_reconstruction(each, [p], FIRST)[1] <= TOLERANCE for p in probes):
+        if all(fit_reconstruction(each, [p], FIRST)[1] <= TOLERANCE for p in first):
             return [finding("reconstruction-weight-varies", likelihood=str(each.likelihood))]
     for each in known:
-        if (found := _weights_differ(each, probes)) is not None:
+        if _weights_differ(each, first) and (found := _weights_differ(each, probes)):
             return [found]
     for each in known:
-        if each.likelihood.name == "bernoulli" and (ratio := _pos_weight(each, probes)):
+        if each.likelihood.name == "bernoulli" and (ratio := _pos_weight(each, first)):
             return [finding("pos-weight", likelihood=str(each.likelihood), ratio=ratio)]
     squared = next((e for e in known if str(e.likelihood) == "gaussian"), None)
     return huber(probes, squared, probes[2:], "huber-inside") if squared else []
@@ -34,8 +35,6 @@ def _weights_differ(reading: Reading, probes: Sequence[Probe]) -> Finding | None
     for probe in probes:
         x, out, gradient = reading.values(probe)
         n = x.numel()
-        if n > 2**17:  # enough of a large batch
-            return None
         score = reading.likelihood.score(
             x.reshape(n).double(), out.reshape(n, *out.shape[2:]).double()
         ).reshape(gradient.shape)

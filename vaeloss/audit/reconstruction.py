@@ -4,8 +4,8 @@ from vaeloss.audit.diagnosis import diagnosis, huber
 from vaeloss.audit.evidence import Evidence
 from vaeloss.audit.findings import Finding, finding
 from vaeloss.audit.identify import TOLERANCE, Term
-from vaeloss.audit.readings import FIRST, Reading, fit_reconstruction, readings, share_reached
-from vaeloss.likelihoods import Likelihood
+from vaeloss.audit.readings import FIRST, Reading, fit_reconstruction, head, readings, share_reached
+from vaeloss.likelihoods import Likelihood, recognisable
 
 
 def reconstruction_term(
@@ -21,11 +21,13 @@ def reconstruction_term(
         else:
             code = "no-reconstruction"
         return Term(0.0, 1.0, findings=[finding(code)]), known[0]
-    residuals = [fit_reconstruction(each, probes, FIRST)[1] for each in known]
+    first = head(probes, FIRST)
+    residuals = [fit_reconstruction(each, first, FIRST)[1] for each in known]
     least = min(residuals)
     best = known[residuals.index(least)]
     # of a likelihood that no gradient tells from others the link is found, not asked for
-    parametric = asked is not None and known[-1].likelihood.name == asked.name != "poisson"
+    plain = {each.name for each in recognisable()}
+    parametric = asked is not None and asked.name not in plain
     if categories or asked is None or (parametric and best.likelihood.name == asked.name):
         reading = best
     else:
