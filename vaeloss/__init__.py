@@ -22,6 +22,8 @@ _HOME = {
             "audit_quantiser",
             "audit_step",
             "watch_step",
+            "from_jax",
+            "from_tensorflow",
         ),
         "vaeloss.collapse": (
             "CollapseBounds",

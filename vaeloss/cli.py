@@ -1,10 +1,6 @@
 """What a loss weighs, and whether it will collapse: the library without a notebook."""
 
 import argparse
-import importlib
-import math
-import os
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,60 +37,16 @@ def dispatch(
 
 def audit_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``vaeloss audit``."""
-    parser.add_argument(
-        "loss", metavar="module:function", help="a function of (x, x_hat, mu, log_var)"
-    )
-    parser.add_argument(
-        "--data-shape", required=True, metavar="28,28", help="shape of one image, e.g. 784 or 28,28"
-    )
-    parser.add_argument("--latent", type=int, required=True, metavar="M", help="number of latents")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="default: 64")
-    parser.add_argument("--likelihood", help="gaussian, bernoulli-logits …; default: recognise it")
+    from vaeloss import commands_audit
+
+    commands_audit.add_arguments(parser)
 
 
 def audit(args: argparse.Namespace) -> int:
-    """Print the audit; 0 if it found β, 1 if the loss has no constant β or cannot be probed."""
-    from vaeloss.audit import audit_loss
+    """Print the audit; 0 if it found β, 1 if the loss has none, 2 on bad input."""
+    from vaeloss import commands_audit
 
-    try:
-        found = audit_loss(
-            _imported(args.loss),
-            data_shape=_shape(args.data_shape),
-            latent_dim=args.latent,
-            batch_size=args.batch_size,
-            likelihood=args.likelihood,
-        )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(found)
-    return 0 if math.isfinite(found.beta) else 1
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(n) for n in text.split(","))
-    except ValueError:
-        raise ValueError(f"--data-shape {text}: write whole numbers, e.g. 784 or 28,28") from None
-
-
-def _imported(name: str) -> Callable:
-    module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
-        raise ValueError(f"{name!r}: write module:function, e.g. train:vae_loss")
-    sys.path.insert(0, os.getcwd())  # where `python -m` looks, but an installed script does not
-    os.environ.setdefault("KERAS_BACKEND", "torch")  # a Keras loss will be given torch tensors
-    os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")  # on the CPU
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name != module_name:
-            raise ValueError(f"{module_name} needs {error.name!r}, which is missing") from error
-        raise ValueError(f"{error}: run this in the folder of {module_name}.py") from error
-    try:
-        return getattr(module, function_name)
-    except AttributeError as error:
-        raise ValueError(f"{module_name} has no function {function_name!r}") from error
+    return commands_audit.run(args)
 
 
 # --- vaeloss threshold ---------------------------------------------------------------------------

@@ -6,22 +6,17 @@
 import json
 import math
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import distributions
 
-from vaeloss.audit import Audit, AuditError, Finding, audit_loss
+from vaeloss.audit import Audit, Finding, audit_loss
 from vaeloss.audit.findings import SENTENCES
 from vaeloss.likelihoods import (
     bernoulli_nll,
     continuous_bernoulli_nll,
-    gaussian,
     gaussian_nll,
     kl_standard_normal,
 )
@@ -238,60 +233,6 @@ def test_hand_written_losses(name):
     check(audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B), likelihood, c, beta)
 
 
-# --- any combination of reductions, weights and sizes --------------------------------------------
-
-REDUCE = {  # name -> (reduction of (B, n) values, its weight on one sample's sum)
-    "sum, batch mean": (lambda t: t.sum(1).mean(), lambda n, b: 1),
-    "sum, batch sum": (lambda t: t.sum(), lambda n, b: b),
-    "mean, batch mean": (lambda t: t.mean(), lambda n, b: 1 / n),
-    "mean, batch sum": (lambda t: t.mean(1).sum(), lambda n, b: b / n),
-    "per sample, sum": (lambda t: t.sum(1), lambda n, b: 1),
-    "per sample, mean": (lambda t: t.mean(1), lambda n, b: 1 / n),
-}
-RECONSTRUCT = {  # name -> (elementwise, its weight on the NLL)
-    "gaussian": (lambda x, p: (x - p).square(), 2),
-    "bernoulli": (lambda x, p: F.binary_cross_entropy(p, x, reduction="none"), 1),
-    "bernoulli-logits": (
-        lambda x, p: F.binary_cross_entropy_with_logits(p, x, reduction="none"),
-        1,
-    ),
-    "laplace": (lambda x, p: (x - p).abs(), 1),
-}
-shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
-weights = st.floats(-8, 8).map(lambda e: 10**e)
-
-
-@settings(deadline=None, max_examples=150)
-@given(
-    st.sampled_from(sorted(RECONSTRUCT)),
-    st.sampled_from(sorted(REDUCE)),
-    st.sampled_from(sorted(REDUCE)),
-    weights,
-    weights,
-    shapes,
-    st.integers(1, 8),
-    st.integers(1, 40),
-    st.sampled_from([torch.float32, torch.float64]),
-    st.floats(-1e6, 1e6),
-)
-def test_any_reductions_and_weights(
-    likelihood, reduce_x, reduce_z, w_x, w_z, shape, m, b, dtype, constant
-):
-    elementwise, unit = RECONSTRUCT[likelihood]
-    (over_x, size_x), (over_z, size_z) = REDUCE[reduce_x], REDUCE[reduce_z]
-
-    def loss_fn(x, x_hat, mu, log_var):
-        x, x_hat, mu, log_var = (t.to(dtype) for t in (x, x_hat, mu, log_var))
-        rec = over_x(elementwise(x, x_hat).flatten(1))
-        return w_x * rec + w_z * over_z(kl(mu, log_var)) + constant
-
-    audit = audit_loss(loss_fn, data_shape=shape, latent_dim=m, batch_size=b)
-    c = w_x * unit * size_x(math.prod(shape), b)
-    check(audit, likelihood, c, w_z * size_z(m, b) / c)
-    same_reduction = ("batch sum" in reduce_x) == ("batch sum" in reduce_z)
-    assert audit.has("beta-depends-on-batch") == (not same_reduction)
-
-
 # --- findings ------------------------------------------------------------------------------------
 
 
@@ -338,6 +279,7 @@ def test_every_finding_has_a_sentence_and_can_be_stored():
     for loss_fn, *_ in LOSSES.values():
         audit = audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B)
         for found in audit.findings:
+            assert len(found.sentence) <= 400
             assert found.sentence == SENTENCES[found.code].format(**found.data)
             assert json.loads(json.dumps(found.data)) == found.data
 
@@ -403,186 +345,6 @@ def test_a_monte_carlo_kl_summed_over_a_large_batch():
     assert audit.c == pytest.approx(512, rel=1e-4)
 
 
-# --- losses that have no β: refused, with the reason ---------------------------------------------
-
-KL_UNKNOWN = {  # the reconstruction is fine: c is known, β is not
-    "log sigma": (
-        lambda mu, s: 0.5 * (mu**2 + (2 * s).exp() - 1 - 2 * s).sum(1),
-        "kl-of-log-sigma",
-    ),
-    "free bits": (lambda mu, lv: kl(mu, lv).clamp(min=0.5).sum(1), "kl-unknown"),
-    "capacity": (lambda mu, lv: (kl(mu, lv).sum(1).mean() - 3).abs(), "kl-weight-varies"),
-    "squared": (lambda mu, lv: kl(mu, lv).sum(1).mean() ** 2, "kl-weight-varies"),
-    "only mu": (lambda mu, lv: 0.5 * (mu**2).sum(1), "kl-ignores-log-var"),
-    "only log_var": (lambda mu, lv: 0.5 * (lv.exp() - 1 - lv).sum(1), "kl-ignores-mu"),
-    "another prior": (lambda mu, lv: kl(mu - 1, lv).sum(1), "kl-unknown"),
-    "weights per latent": (
-        lambda mu, lv: (kl(mu, lv) * torch.arange(1.0, M + 1)).sum(1),
-        "kl-unknown",
-    ),
-    "missing log": (lambda mu, lv: 0.5 * (mu**2 + lv.exp()).sum(1), "kl-unknown"),
-    "noise on mu": (
-        lambda mu, lv: kl(mu + torch.randn_like(mu), lv).sum(1),
-        "kl-random",
-    ),
-    "noise alone": (
-        lambda mu, lv: (mu * torch.randn_like(mu)).sum(1), "kl-random",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", KL_UNKNOWN)
-def test_an_unknown_kl_gives_c_but_no_beta(name):
-    wrong_kl, code = KL_UNKNOWN[name]
-    audit = audit_loss(
-        lambda x, p, mu, lv: sse(x, p).mean() + wrong_kl(mu, lv).mean(),
-        data_shape=SHAPE,
-        latent_dim=M,
-        batch_size=B,
-    )
-    assert audit.likelihood == gaussian() and audit.c == pytest.approx(2, rel=1e-4)
-    assert math.isnan(audit.beta) and audit.sigma2 is None and audit.residual > 1e-4
-    assert audit.has(code), audit
-
-
-RECONSTRUCTION_UNKNOWN = {
-    "log MSE": (lambda x, p: 6 * F.mse_loss(p, x).log(), "reconstruction-weight-varies"),
-    "RMSE": (lambda x, p: F.mse_loss(p, x).sqrt(), "reconstruction-weight-varies"),
-    "log MSE per sample": (lambda x, p: sse(x, p).log(), "reconstruction-unknown"),
-    "L1 + L2": (lambda x, p: F.mse_loss(p, x) + F.l1_loss(p, x), "reconstruction-unknown"),
-    "cosine": (
-        lambda x, p: -F.cosine_similarity(x.flatten(1), p.flatten(1)),
-        "reconstruction-unknown",
-    ),
-    "half of the pixels": (lambda x, p: F.mse_loss(p[:, :1], x[:, :1]), "reconstruction-unknown"),
-    "one sample": (lambda x, p: F.mse_loss(p[:1], x[:1]), "reconstruction-unknown"),
-    "per-pixel variance": (
-        lambda x, p: gaussian_nll(x, p, torch.linspace(0.1, 1, D, dtype=x.dtype).view(SHAPE)),
-        "reconstruction-unknown",
-    ),
-    "x_hat with itself": (lambda x, p: sse(p, p.roll(1, 0)), "x-ignored"),
-    "nothing": (lambda x, p: torch.zeros(len(x)), "no-reconstruction"),
-    "detached": (lambda x, p: sse(x, p.detach()), "x-hat-detached"),
-    "noise": (lambda x, p: sse(x, p + 0.1 * torch.randn_like(p)), "reconstruction-random"),
-}
-
-
-@pytest.mark.parametrize("name", RECONSTRUCTION_UNKNOWN)
-def test_an_unknown_reconstruction_gives_no_number(name):
-    wrong, code = RECONSTRUCTION_UNKNOWN[name]
-    audit = audit_loss(
-        lambda x, p, mu, lv: wrong(x, p).mean() + kl(mu, lv).sum(1).mean(),
-        data_shape=SHAPE,
-        latent_dim=M,
-        batch_size=B,
-    )
-    assert audit.likelihood is None and math.isnan(audit.c) and math.isnan(audit.beta)
-    assert audit.sigma2 is None and audit.residual > 1e-4
-    assert audit.kl_weight == pytest.approx(1, rel=1e-4)  # known all the same
-    assert audit.has(code), audit
-
-
-def test_an_annealed_weight_is_not_mistaken_for_a_constant_one():
-    calls = iter(range(1, 10_000))
-    audit = audit_loss(
-        lambda x, p, mu, lv: sse(x, p) + next(calls) / 100 * kl(mu, lv).sum(1),
-        data_shape=SHAPE,
-        latent_dim=M,
-    )
-    assert math.isnan(audit.beta) and audit.has("kl-random")
-
-
-def test_low_precision_is_refused_but_not_accused_of_ignoring_x():
-    found = findings(lambda x, p, mu, lv: F.mse_loss(p.bfloat16(), x.bfloat16()), (784,))
-    assert "x-ignored" not in found and "reconstruction-unknown" in found
-
-
-def test_a_detached_kl_is_no_kl_and_says_so():
-    found = findings(lambda x, p, mu, lv: sse(x, p) + kl(mu, lv).sum(1).detach())
-    assert "posterior-detached" in found
-
-
-def test_insisting_on_the_wrong_likelihood_names_the_right_one():
-    found = findings(LOSSES["BCE of logits"][0], likelihood="bernoulli")
-    assert found["other-likelihood"] == {"asked": "bernoulli", "found": "bernoulli-logits"}
-
-
-def test_insisting_on_the_right_likelihood_changes_nothing():
-    loss_fn, likelihood, c, beta = LOSSES["BCE of logits"]
-    audit = audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M, likelihood=likelihood)
-    check(audit, likelihood, c, beta)
-
-
-def test_a_batch_size_written_into_the_loss():
-    audit = audit_loss(
-        lambda x, p, mu, lv: F.mse_loss(p.view(B, D), x.view(B, D)) + kl(mu, lv).sum(1).mean(),
-        data_shape=SHAPE,
-        latent_dim=M,
-        batch_size=B,
-    )
-    check(audit, "gaussian", 2 / D, D / 2)
-    assert audit.has("one-batch-size")
-
-
-def test_a_loss_that_differentiates_inside_is_audited():
-    def loss_fn(x, x_hat, mu, log_var):
-        [slope] = torch.autograd.grad(x_hat.sum(), x_hat, create_graph=True)
-        return sse(x, x_hat) + 0 * slope.sum() + kl(mu, log_var).sum(1)
-
-    check(audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M), "gaussian", 2, 0.5)
-
-
-def test_a_binomial_is_audited_where_it_is_asked_for():
-    """Of 8-bit pixels a summed cross-entropy is 1/255 of a likelihood."""
-    audit = audit_loss(
-        LOSSES["BCE + KL"][0], data_shape=SHAPE, latent_dim=M, likelihood="binomial(255)"
-    )
-    check(audit, "binomial(255)", 1 / 255, 255)
-
-
-# --- losses that cannot be probed ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("loss_fn", "message"),
-    [
-        (lambda x, p, mu, lv: bce(x, 2 * p).sum(1) + kl(mu, lv).sum(1), "the loss is nan"),
-        (lambda x, p, mu, v: sse(x, p) + (mu**2 + v - 1 - v.log()).sum(1), "takes a variance"),
-        (lambda x, p, mu, lv: (x - p).square(), r"returned shape \(16, 2, 3, 2\): reduce it"),
-        (lambda x, p, mu, lv: (sse(x, p), kl(mu, lv)), r"returned a tuple.*\[0\]"),
-        (lambda x, p, mu, lv: {"loss": sse(x, p)}, r"returned a dict.*\['loss'\]"),
-        (lambda x, p, mu, lv: sse(x, p).sum().item(), "returned a float.*without .item"),
-        (lambda x, p, mu, lv: None, "returned a NoneType"),
-        (lambda x, p, mu, lv: sse(x, p).detach(), "has no gradient: look for .detach"),
-        (lambda x, p, mu, lv: torch.tensor(1.0), "has no gradient"),
-        (lambda x, p: sse(x, p), "TypeError"),
-        (lambda x, p, mu, lv: x.view(len(x), 999), r"shape \(16, 2, 3, 2\).*change data_shape"),
-        (lambda x, p, mu, lv: x.numpy() - p.numpy(), "RuntimeError"),
-    ],
-)
-def test_an_unusable_loss_is_one_clear_error(loss_fn, message):
-    with pytest.raises(AuditError, match=message):
-        audit_loss(loss_fn, data_shape=SHAPE, latent_dim=M, batch_size=B)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"data_shape": 784}, "data_shape=784"),
-        ({"data_shape": (28.7,)}, r"data_shape=\(28.7,\)"),
-        ({"data_shape": "28"}, "data_shape='28'"),
-        ({"data_shape": (28, 0)}, "data_shape"),
-        ({"latent_dim": 0}, "latent_dim=0"),
-        ({"latent_dim": 1.5}, "latent_dim=1.5"),
-        ({"batch_size": -1}, "batch_size=-1"),
-        ({"likelihood": "huber"}, "unknown likelihood 'huber': use one of gaussian"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        audit_loss(LOSSES["BCE + KL"][0], **{"data_shape": (4,), "latent_dim": 2, **arguments})
-
-
 # --- sizes, side effects, faces ------------------------------------------------------------------
 
 
@@ -611,60 +373,3 @@ def test_both_faces_show_the_numbers_and_escape_the_notes():
     found = (Finding("no-kl", "a < b"),)
     refused = Audit(None, math.nan, math.nan, None, math.nan, 1.0, 0.5, found, 64)
     assert "unknown" in str(refused) and "a &lt; b" in refused._repr_html_()
-
-
-# --- the command ---------------------------------------------------------------------------------
-
-MODULE = """
-def good(x, x_hat, mu, log_var):
-    kl = 0.5 * (mu**2 + log_var.exp() - 1 - log_var).sum(1)
-    return (x - x_hat).square().mean() + kl.mean()
-
-def no_beta(x, x_hat, mu, log_var):
-    return (x - x_hat).square().mean().log() + (mu**2).sum()
-
-def broken(x, x_hat, mu, log_var):
-    raise KeyError("weights")
-
-def of_keras(x, x_hat, mu, log_var):
-    from keras import ops
-    kl = 0.5 * ops.sum(mu**2 + ops.exp(log_var) - 1 - log_var, axis=1)
-    return ops.mean(ops.square(x - x_hat)) + ops.mean(kl)
-"""
-
-
-def command(folder, *arguments):
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
-    return subprocess.run(
-        [sys.executable, "-m", "vaeloss", "audit", *arguments],
-        cwd=folder,
-        env={**environment, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "expected"),
-    [
-        (("losses:good", "--data-shape", "28,28", "--latent", "2"), 0, "392"),
-        (("losses:of_keras", "--data-shape", "28,28", "--latent", "2"), 0, "392"),
-        (("incomplete:f", "--data-shape", "784", "--latent", "2"), 1, "needs 'no_such_package'"),
-        (("losses:no_beta", "--data-shape", "784", "--latent", "2"), 1, "unknown"),
-        (("losses:broken", "--data-shape", "784", "--latent", "2"), 1, "KeyError: 'weights'"),
-        (("losses:absent", "--data-shape", "784", "--latent", "2"), 1, "no function 'absent'"),
-        (("nowhere:good", "--data-shape", "784", "--latent", "2"), 1, "folder of nowhere.py"),
-        (("losses", "--data-shape", "784", "--latent", "2"), 1, "write module:function"),
-        (("losses:good", "--data-shape", "28x28", "--latent", "2"), 1, "--data-shape 28x28"),
-        (("losses:good", "--data-shape", "784"), 2, "--latent"),
-    ],
-)
-def test_command(tmp_path, arguments, status, expected):
-    (tmp_path / "losses.py").write_text(MODULE)
-    (tmp_path / "incomplete.py").write_text("import no_such_package")
-    done = command(tmp_path, *arguments)
-    assert done.returncode == status, done.stderr
-    assert expected in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr

@@ -10,6 +10,8 @@ from torch import Tensor
 # or |KL - C| have the right gradients up to a factor that changes with the size.
 SIZES = ((1.0, 1.0), (0.3, 0.1), (0.03, 2.0))
 
+NEAR = (1e-3, 1e-3)  # here a target or free nats show that no other probe is small enough for
+
 VANISHING = -24.0  # log_var at which the noise in a posterior sample, of std 6e-6, is negligible
 
 
@@ -19,7 +21,10 @@ class AuditError(ValueError):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a loss is called with: x, x_hat ``(B, *data_shape)``; mu, log_var (B, M)."""
+    """What a loss is called with: x, x_hat ``(B, *data_shape)``; mu, log_var (B, M).
+
+    Of tokens x_hat has one more axis, the last one, for the symbols.
+    """
 
     x: Tensor
     x_hat: Tensor
@@ -52,8 +57,13 @@ class Evidence:
         One for each of SIZES.
     again : Probe
         The first of them, at the same inputs, in a second call.
-    moves : dict of str to bool
-        Whether the *value* of the loss changes with each argument, whatever its gradient says.
+    near : Probe
+        Where the posterior is almost the prior, and x_hat almost x.
+    moves : dict of str to (bool or None)
+        Whether the *value* of the loss changes with each argument, whatever its gradient says; None
+        if that cannot be told, because the value changes by itself.
+    keeps_state : bool
+        Whether two calls with the same inputs and the same random numbers have different values.
     other, narrow_other : tuple of Probe
         The same at another batch size; the latter where the posterior has no width. Empty if the
         loss works at no other size: ``other_error`` says why.
@@ -65,6 +75,12 @@ class Evidence:
         ``drawn_at``, in a small batch.
     certain : tuple of Probe or None
         Where every pixel is 1 and x_hat is 1e-30, and where it is ½; None if that cannot be had.
+    far : Probe or None
+        Where x and x_hat are far apart and outside (0, 1); None if the loss refuses that.
+    total : str
+        Where the total stands in what the loss returns, "['loss']"; "" if it returns nothing else.
+    overflows_at : float or None
+        The least log_var, of a few up to 80, at which the loss is not finite in float32.
     """
 
     shape: tuple[int, ...]
@@ -73,7 +89,9 @@ class Evidence:
     asked: int
     probes: tuple[Probe, ...]
     again: Probe
-    moves: dict[str, bool]
+    near: Probe
+    moves: dict[str, bool | None]
+    keeps_state: bool = False
     other: tuple[Probe, ...] = ()
     other_error: str = ""
     narrow: tuple[Probe, ...] = ()
@@ -82,6 +100,9 @@ class Evidence:
     drawn_at: Inputs | None = None
     draws: tuple[Tensor, ...] = ()
     certain: tuple[Probe, Probe] | None = None
+    far: Probe | None = None
+    total: str = ""
+    overflows_at: float | None = None
 
     @property
     def other_size(self) -> int:

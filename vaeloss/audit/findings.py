@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 SENTENCES = {
     # the reconstruction
     "no-reconstruction": "no reconstruction term: the loss ignores x_hat",
+    "decodes-inside": (
+        "the loss ignores x_hat: it seems to decode by itself, out of reach of this audit; audit "
+        "its training step with audit_step or watch_step"
+    ),
     "x-hat-detached": ("the value depends on x_hat, the gradient does not: look for .detach()"),
     "x-ignored": "the loss ignores x: is x_hat compared with itself?",
     "reconstruction-random": ("the reconstruction term is random: switch off dropout and noise"),
@@ -15,20 +19,63 @@ SENTENCES = {
         "fitted variance?): no constant c and β"
     ),
     "reconstruction-unknown": (
-        "the reconstruction is none of {known} with one weight for all pixels and samples "
+        "the reconstruction is none of {known} with one weight for all values and samples "
         "(nearest: {nearest}, off by {off:.1g}); audit its parts one at a time"
     ),
+    "reconstruction-partly": (
+        "{share:.1%} of the gradient of x_hat is that of {likelihood} with a weight of about "
+        "{weight:.3g}, the rest is something else (a perceptual, adversarial or velocity term?)"
+    ),
+    "weights-differ": (
+        "{likelihood}, but every {what} has a weight of its own, from {low:.4g} to {high:.4g}: no "
+        "single c and β"
+    ),
+    "own-length": (
+        "{likelihood}, averaged over each sample's own length: samples have weights from {low:.4g} "
+        "to {high:.4g}, no single c and β; sum over the values, then average over the batch"
+    ),
+    "beta-range": "β runs from {low:.6g} to {high:.6g}",
+    "pos-weight": (
+        "{likelihood}, but ones weigh {ratio:.4g} times as much as zeros (pos_weight?): no "
+        "likelihood, no single c and β"
+    ),
+    "huber": (
+        "squared error up to a difference of {delta:.4g}, absolute error beyond (Huber, smooth "
+        "L1): c and β hold for differences below that"
+    ),
+    "huber-inside": (
+        "squared error of weight {weight:.4g} up to a difference of {delta:.4g}, absolute error "
+        "beyond (Huber, smooth L1): no single c and β"
+    ),
+    "masked": (
+        "{left:.1%} of the outputs have no gradient (a mask, padding?): c and β are those of the "
+        "others"
+    ),
+    "mean-over-kept": (
+        "averaged over the values that are not left out: c and β go with their number, here "
+        "{kept:.4g} a sample"
+    ),
+    "tokens-as": "the loss takes {outputs}",
+    "next-token": "each output is scored against the next token",
     "clipped": (
         "probabilities are clipped at about {probability:.0e}: beyond that a pixel costs at most "
         "{nats:.1f} nats {gradient}; prefer logits"
     ),
     # the KL
-    "no-kl": "no KL: an autoencoder's loss",
+    "no-kl": "no KL: an autoencoder's loss; a quantiser's is for audit_quantiser",
     "posterior-detached": (
         "the value depends on mu or log_var, the gradient does not: look for .detach()"
     ),
     "kl-ignores-mu": "not a KL: the loss ignores mu",
     "kl-ignores-log-var": "not a KL: the loss ignores log_var",
+    "quantiser": (
+        "not a KL: the loss compares the two last arguments with each other, as a quantiser does: "
+        "audit_quantiser"
+    ),
+    "kl-categorical": (
+        "the KL is that of {codes} codes of {classes} symbols to the uniform, with mu for their "
+        "logits: β is its weight, summed over the codes"
+    ),
     "kl-of-log-sigma": (
         "the KL is written for log σ but is given log σ²: pass it log_var / 2, or write "
         "exp(log_var) for σ²"
@@ -43,13 +90,44 @@ SENTENCES = {
         "weights, one fixed draw of noise?): no β"
     ),
     "kl-sampled": (
-        "a Monte Carlo KL: right on average, random from call to call (β was found where the "
-        "posterior is narrow and the noise vanishes); the closed form costs less"
+        "a Monte Carlo KL: right on average, random from call to call (β is that of its mean); the "
+        "closed form costs less"
     ),
+    "kl-sampled-once": (
+        "a Monte Carlo KL with the same noise in every call: β is that of its mean over fresh noise"
+    ),
+    "keeps-state": (
+        "the loss keeps state: two calls with the same inputs differ (an annealed weight, |KL - C| "
+        "with a C that counts the calls?): no constant β"
+    ),
+    "overflows": (
+        "in float32 the loss is not finite at log_var = {log_var:g} (exp itself overflows at 88.7 "
+        "only): clamp log_var"
+    ),
+    # how it is called
+    "arguments": "called as {call}: by the names of its arguments",
+    "arguments-guessed": "called as {call}: in the usual order it is no loss of a known form",
+    "arguments-exchanged": (
+        "no known reconstruction as {call}, but {likelihood} with x and x_hat exchanged: does the "
+        "loss take its target for the output?"
+    ),
+    "order-unknown": (
+        "{likelihood} in one order of x and x_hat only, and the arguments' names do not say which "
+        "is which: call them x and x_hat"
+    ),
+    "takes": "the loss takes {takes} where others take log σ²",
+    "takes-other": (
+        "the last argument is called {name}, but the KL is right for {takes}: hand it that, or "
+        "mend the KL"
+    ),
+    "takes-as": (
+        "the last argument is called {name}, but the KL takes {takes}: right if the sampler takes "
+        "it so as well"
+    ),
+    "total": "the loss returns several things: {path} is the total",
     "kl-random": (
         "the gradients with respect to mu and log_var change from call to call (noise, an annealed "
-        "weight?), and are not those of a sampled KL; if it is one, computed in float32, audit the "
-        "loss with the closed form in its place"
+        "weight, an estimate from the batch?), and are not those of a sampled KL: no β"
     ),
     # the batch
     "one-batch-size": (
@@ -68,6 +146,9 @@ SENTENCES = {
     # the reading
     "elbo": "β = 1: the negative ELBO, up to the factor c",
     "reductions": "β = {formula}: {error}, {pixels}; KL, {latents}",
+    "weighted": (
+        "β = {formula}: {error}, {pixels}; KL, {latents}; the {term} has the weight {weight:g}"
+    ),
     "negative-beta": "β is negative: the loss rewards KL; check the sign of the KL term",
     "negative-c": "c is negative: something to maximise, not a loss; check the sign",
     # what to change

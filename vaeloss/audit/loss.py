@@ -1,113 +1,32 @@
-"""What a loss weighs: the audit of a function, and how it is told.
+"""What a loss weighs: the audit of a function.
 
-A loss is written c · [NLL + β · KL]: NLL summed over the pixels, KL over the latents, both averaged
-over the batch; c is a gradient scale, β the weight that changes the model. The auditor needs no
-source code. It gathers what the loss returns (``vaeloss.audit.probe``), then reads that
-(``vaeloss.audit.identify``), then says so (``vaeloss.audit.findings``): once each, in this order.
+The auditor needs no source code. It finds out how the loss wants to be called
+(``vaeloss.audit.signature``), gathers what it returns (``vaeloss.audit.probe``), reads that
+(``vaeloss.audit.reconstruction``, ``vaeloss.audit.kl``), and says so (``vaeloss.audit.result``).
 """
 
-import html
-import math
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch.nn.functional as F
 
-from vaeloss.audit.evidence import Evidence
-from vaeloss.audit.findings import CHANGES, Finding, finding
-from vaeloss.audit.identify import (
-    TOLERANCE,
-    batch_powers,
-    clipping,
-    kl_term,
-    reading,
-    reconstruction_term,
-)
+from vaeloss.audit.evidence import AuditError, Evidence
+from vaeloss.audit.findings import Finding, finding
+from vaeloss.audit.inputs import COUNTS, PIXELS, tokens
 from vaeloss.audit.probe import probe
+from vaeloss.audit.result import Audit, identify
+from vaeloss.audit.signature import ROLES, SYMBOL, Order, calls, exchanged, other_takes
 from vaeloss.likelihoods import Likelihood, as_likelihood
-
-WIDTH = 76  # of a printed audit, in characters
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an audit found. Print it, or let a notebook show it.
-
-    Parameters
-    ----------
-    likelihood : Likelihood or None
-        Of the reconstruction, with its link: ``collapse_threshold`` takes it as it is. None if the
-        reconstruction is unknown.
-    c : float
-        The factor in front of all, at ``batch_size``; NaN if unknown.
-    beta : float
-        β, against the NLL of sigma2 = 1 (half the squared error); NaN if unknown.
-    sigma2 : float or None
-        For squared error the decoder variance with which β is one, the same number as β, in squared
-        units of the pixels that the loss is given; None for other likelihoods.
-    kl_weight : float
-        What the KL, summed over the latents and averaged over the batch, is multiplied by: c·β,
-        known even where the reconstruction is not; NaN if unknown.
-    reached : float
-        The share of the outputs that have a gradient: 1, or less where some are masked out.
-    residual : float
-        Relative distance between the loss's gradients and those of c · [NLL + β · KL], the worst of
-        all probes. Above TOLERANCE there is no β, only findings.
-    findings : tuple of Finding
-        What else was found; the last ones say what to change.
-    batch_size : int
-        At which c (and β, should it depend on the batch) holds.
-    """
-
-    likelihood: Likelihood | None
-    c: float
-    beta: float
-    sigma2: float | None
-    kl_weight: float
-    reached: float
-    residual: float
-    findings: tuple[Finding, ...]
-    batch_size: int
-
-    def has(self, code: str) -> bool:
-        """Whether there is a finding with this code."""
-        return any(found.code == code for found in self.findings)
-
-    def _rows(self) -> list[tuple[str, str]]:
-        fits = f"no: off by {self.residual:.1g}" if self.residual > TOLERANCE else "yes"
-        rows = [("likelihood", str(self.likelihood or "?")), ("c", _number(self.c))]
-        rows += [("β", _number(self.beta))]
-        if math.isnan(self.beta) and math.isfinite(self.kl_weight) and self.kl_weight:
-            rows += [("c·β", _number(self.kl_weight))]
-        if self.sigma2 is not None:
-            rows += [("σ²", f"{_number(self.sigma2)} with β = 1")]
-        names = ["change" if found.code in CHANGES else "note" for found in self.findings]
-        notes = [(n, found.sentence) for n, found in zip(names, self.findings, strict=True)]
-        return [*rows, ("fits", fits), *notes]
-
-    def _head(self) -> str:
-        return f"loss = c · [NLL + β · KL] at batch size {self.batch_size}"
-
-    def __str__(self) -> str:
-        return "\n".join([self._head(), *(_wrapped(name, text) for name, text in self._rows())])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th scope="row" style="text-align:left">{name}</th>'
-            f'<td style="text-align:left">{html.escape(text)}</td></tr>'
-            for name, text in self._rows()
-        )
-        return f"<table><caption>{self._head()}</caption><tbody>{rows}</tbody></table>"
 
 
 def audit_loss(
-    loss_fn: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    loss_fn: Callable,
     *,
     data_shape: Sequence[int],
     latent_dim: int,
     batch_size: int = 64,
     likelihood: Likelihood | str | None = None,
+    categories: int | None = None,
 ) -> Audit:
     """Find c and β such that the loss is c · [NLL + β · KL], or say that it is not.
 
@@ -115,26 +34,37 @@ def audit_loss(
     ----------
     loss_fn : callable
         ``loss_fn(x, x_hat, mu, log_var)`` -> a scalar, or one value per sample, (B,), whose batch
-        mean is meant. x, x_hat are ``(B, *data_shape)`` in (0, 1); mu, log_var (B, latent_dim).
-        PyTorch, or Keras on its torch backend; differentiable. It may take logits for x_hat.
+        mean is meant; or a tuple or dict with that total among its parts. x, x_hat are ``(B,
+        *data_shape)`` in (0, 1); mu, log_var (B, latent_dim). PyTorch, or Keras on its torch
+        backend; ``from_jax`` and ``from_tensorflow`` bring others; differentiable. It may take
+        logits for x_hat. Its arguments are told apart by their names, ``(recon_x, x, mu, logvar)``
+        say, and where those say nothing, by what makes sense; ``sigma``, ``log_sigma`` and ``var``
+        are given σ, log σ and σ². The findings say so.
     data_shape, latent_dim : tuple of int, int
         As the loss expects them: (28, 28), (784,), (3, 64, 64) ...
     batch_size : int
         At which c (and β, should it depend on the batch) is wanted.
     likelihood : Likelihood or str, optional
-        One of ``vaeloss.likelihoods``, or its name, to insist on; default: recognise it.
+        One of ``vaeloss.likelihoods``, or its name, to insist on; default: recognise it. With
+        poisson and negative-binomial x holds counts.
+    categories : int, optional
+        Number of symbols of tokens. Then x holds whole numbers, or one-hot rows, and x_hat logits,
+        log-probabilities or probabilities, with the symbols on the last axis or the second.
 
     Returns
     -------
     Audit
         Where it answers, c and β are right to 1e-4 relative. For a loss of another form beta (and
-        c, if the reconstruction is unknown) is NaN, and the findings say why. What differs only
-        for pixels outside (0, 1) is not seen: there a Huber loss is half the squared error.
+        c, if the reconstruction is unknown) is NaN, and the findings say why. What a loss does not
+        contain is not seen: a sampler with its noise times 0.01, or a decoder that also sees the
+        tokens before. Every KL overflows at log_var = 88.7 in float32; a finding names a loss that
+        does so earlier.
 
     Raises
     ------
     AuditError
-        The loss raises, or returns NaN, a wrong shape, or something without a gradient.
+        The loss raises, or returns NaN, a wrong shape, or something without a gradient; or it does
+        not take these four arguments.
     ValueError
         An argument makes no sense.
 
@@ -157,59 +87,9 @@ def audit_loss(
     """
     asked = None if likelihood is None else as_likelihood(likelihood)
     shape = checked(data_shape, latent_dim, batch_size)
-    return identify(probe(loss_fn, shape, latent_dim, batch_size), asked)
-
-
-def identify(seen: Evidence, asked: Likelihood | None = None) -> Audit:
-    """Read the evidence.
-
-    Parameters
-    ----------
-    asked : Likelihood, optional
-        To insist on; default: recognise it.
-    """
-    rec, kl = reconstruction_term(seen, asked), kl_term(seen)
-    powers, on_batch = batch_powers(seen, rec, kl)
-    c, weight, size = rec.weight, kl.weight, seen.batch_size
-    if size != seen.asked and None not in powers:
-        grow = seen.asked / size
-        c, weight, size = c * grow ** powers[0], weight * grow ** powers[1], seen.asked
-    beta = weight / c if rec.known and kl.known else math.nan
-    found = [*rec.findings, *kl.findings]
-    if beta > 0 and None not in powers:
-        found += reading(c, beta, rec, seen, size, powers)
-    found += on_batch
-    if rec.known and rec.likelihood.name == "bernoulli" and rec.likelihood.link == "mean":
-        found += clipping(seen, rec.weight)
-    if size != seen.asked:
-        found.append(finding("smaller-batches", asked=seen.asked, size=size))
-    if beta < 0:
-        found.append(finding("negative-beta"))
-    if rec.known and c < 0:
-        found.append(finding("negative-c"))
-    if beta > 0 and not math.isclose(beta, 1, rel_tol=TOLERANCE):
-        found.append(finding("multiply-kl", factor=1 / beta))
-    if beta > 0 and c > 0 and not math.isclose(c, 1, rel_tol=TOLERANCE):
-        found.append(finding("learning-rate", factor=c))
-    named = rec.likelihood if rec.known else None
-    gaussian = named is not None and named.name == "gaussian" and math.isfinite(beta)
-    return Audit(
-        likelihood=named,
-        c=c if rec.known else math.nan,
-        beta=beta,
-        sigma2=beta if gaussian else None,
-        kl_weight=weight if kl.known else math.nan,
-        reached=_reached(seen),
-        residual=max(rec.residual, kl.residual),
-        findings=tuple(found),
-        batch_size=size,
-    )
-
-
-def _reached(seen: Evidence) -> float:
-    """Share of the elements of x_hat that have a gradient in some probe."""
-    gradients = [p.d_x_hat != 0 for p in seen.probes]
-    return (gradients[0] | gradients[1] | gradients[2]).double().mean().item()
+    if categories is not None and (int(categories) != categories or categories < 2):
+        raise ValueError(f"categories={categories!r}: give the number of symbols, at least 2")
+    return search(calls(loss_fn), shape, latent_dim, batch_size, asked, categories)
 
 
 def checked(data_shape: Sequence[int], latent_dim: int, batch_size: int) -> tuple[int, ...]:
@@ -235,10 +115,120 @@ def checked(data_shape: Sequence[int], latent_dim: int, batch_size: int) -> tupl
     return shape
 
 
-def _wrapped(name: str, text: str) -> str:
-    """A row of the printed audit, in lines that fit a page of the book."""
-    return textwrap.fill(text, WIDTH, initial_indent=f"  {name:12}", subsequent_indent=" " * 14)
+@dataclass(frozen=True)
+class _Tried:
+    """One way to call the loss, and what came of it."""
+
+    call: Order
+    seen: Evidence | None
+    audit: Audit | None
+    error: AuditError | None = None
+
+    @property
+    def score(self) -> int:
+        """How many terms are known."""
+        if self.audit is None:
+            return -1
+        return (self.audit.likelihood is not None) + (self.audit.kl_weight == self.audit.kl_weight)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the reconstruction is known and does not tell x from x_hat."""
+        return self.audit is not None and str(self.audit.likelihood) in ("gaussian", "laplace")
+
+    def open(self, *codes: str) -> bool:
+        """Whether another call may do better: it failed, or one of these was found."""
+        return self.audit is None or any(self.audit.has(code) for code in codes)
 
 
-def _number(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.6g}"
+def search(options: list[Order], shape, latent_dim, batch_size, asked, categories) -> Audit:
+    """The audit of the call that makes sense: the first, unless another explains more terms.
+
+    Raises
+    ------
+    AuditError
+        The loss cannot be probed in any way; the message is that of the first.
+    """
+
+    def tried(call: Order) -> _Tried:
+        first = None
+        for layout, kinds in _layouts(asked, categories):
+            try:
+                seen = probe(layout(call), shape, latent_dim, batch_size, kinds)
+            except AuditError as error:
+                first = first or _Tried(call, None, None, error)
+                continue
+            result = _Tried(call, seen, identify(seen, asked, categories))
+            if result.audit.likelihood is not None:
+                return result
+            first = result if first is None or first.audit is None else first
+        return first
+
+    best = first = tried(options[0])
+    orders = options[1:]
+    if not orders and best.open("reconstruction-unknown"):
+        orders = [exchanged(options[0])]
+    if best.open("reconstruction-unknown", "kl-unknown", "kl-ignores-mu"):
+        best = max([best, *map(tried, orders)], key=lambda each: each.score)
+        if best.symmetric and best.call.roles == exchanged(first.call).roles:
+            best = first  # x and x_hat count alike there: the order only hid a term of one of them
+    said_log_var = best.call.said == "log_var"
+    if best.open("kl-unknown", *([] if said_log_var else ["kl-of-log-sigma"])):
+        calls_left = [best.call] if best.audit else [options[0], *orders]
+        others = [tried(other) for call in calls_left for other in other_takes(call)]
+        best = max([best, *others], key=lambda each: each.score)
+    if best.audit is None:
+        raise best.error
+    said = _said(best.call, options[0], best.audit.likelihood)
+    if best.symmetric and not {"x", "x_hat"} & set(best.call.named):
+        other = tried(exchanged(best.call))
+        if other.audit is None or other.audit.likelihood != best.audit.likelihood:
+            said.append(finding("order-unknown", likelihood=str(best.audit.likelihood)))
+    return identify(best.seen, asked, categories, said) if said else best.audit
+
+
+def _said(call: Order, first: Order, likelihood: Likelihood | None) -> list[Finding]:
+    """What to say of the way in which the loss was called."""
+    said = []
+    if call.roles != first.roles and {"x", "x_hat"} <= set(call.named):
+        data = {"call": str(first), "likelihood": str(likelihood)}
+        said.append(finding("arguments-exchanged", **data))
+    elif call.roles != first.roles:
+        said.append(finding("arguments-guessed", call=str(call)))
+    elif call.roles != ROLES:
+        said.append(finding("arguments", call=str(call)))
+    name, takes = call.names[call.roles.index("log_var")], SYMBOL[call.takes]
+    if call.said is not None and call.takes != call.said:
+        code = "takes-other" if call.said == "log_var" else "takes-as"
+        said.append(finding(code, name=name, takes=takes))
+    elif call.takes != "log_var":
+        said.append(finding("takes", takes=takes))
+    return said
+
+
+def _layouts(asked: Likelihood | None, categories: int | None):
+    """Ways to hand over x and x_hat, each with the kinds of input to try."""
+    if not categories:
+        counts = asked is not None and asked.name.startswith(("poisson", "negative-binomial"))
+        return [(lambda call: call, (COUNTS, *PIXELS) if counts else PIXELS)]
+    return [
+        (_tokens_as(categories, second, one_hot), (tokens(categories, outputs),))
+        for outputs in ("logits", "probabilities")
+        for one_hot in (False, True)
+        for second in (False, True)
+    ]
+
+
+def _tokens_as(categories: int, second: bool, one_hot: bool) -> Callable:
+    """The symbols on the second axis or the last, the targets as rows or as numbers."""
+
+    def layout(call: Order) -> Callable:
+        def loss_fn(x, x_hat, mu, log_var):
+            if one_hot:
+                x = F.one_hot(x, categories).to(x_hat.dtype)
+                x = x.movedim(-1, 1) if second else x
+            return call(x, x_hat.movedim(-1, 1) if second else x_hat, mu, log_var)
+
+        return loss_fn
+
+    return layout

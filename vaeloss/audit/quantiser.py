@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vaeloss.audit.batch import batch_powers, batch_words
 from vaeloss.audit.findings import Finding, finding
-from vaeloss.audit.identify import batch_powers, batch_words, kl_term, reconstruction_term
-from vaeloss.audit.loss import Audit, checked, identify
+from vaeloss.audit.kl import kl_term
+from vaeloss.audit.loss import checked
 from vaeloss.audit.probe import probe
+from vaeloss.audit.reconstruction import reconstruction_term
+from vaeloss.audit.result import Audit, identify
 from vaeloss.likelihoods import Likelihood, gaussian
 
 
@@ -127,7 +130,7 @@ def audit_quantiser(
 def _audited(fn: Callable, shape: tuple[int, ...], batch_size: int) -> tuple[Audit, int | None]:
     """The audit of one term, and the power of B in its weight."""
     seen = probe(fn, shape, 1, batch_size)
-    powers, _ = batch_powers(seen, reconstruction_term(seen), kl_term(seen))
+    powers, _ = batch_powers(seen, *reconstruction_term(seen), *kl_term(seen))
     return identify(seen), powers[0]
 
 
