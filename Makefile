@@ -97,9 +97,10 @@ fuzz: $(STAMP)  ## 100,000 damaged files for the IDX reader, as many again if at
 	@echo "== fuzzing sumormean.data.read_idx; tools/fuzz.py --help has the options"
 	$(ONE_THREAD) $(BIN)/python tools/fuzz.py
 
-audit-public: $(STAMP)  ## the auditor on losses of public packages, each in an environment of its own (15 minutes)
+audit-public: $(STAMP)  ## the auditor on public losses: packages, each in an environment of its own, and repositories (15 minutes)
 	@echo "== data/public-audit.json: installs about a dozen packages below _build/audit-public"
 	$(ONE_THREAD) $(QUIET) $(BIN)/python tools/audit_public/run.py
+	$(ONE_THREAD) $(QUIET) $(BIN)/python tools/audit_public/functions.py _build/audit-public/snapshots
 
 stamp: $(STAMP)  ## write this checkout's GitHub address into the notebooks, for Colab
 	@$(BIN)/python tools/stamp.py

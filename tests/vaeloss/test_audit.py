@@ -14,6 +14,7 @@ from torch import distributions
 
 from vaeloss.audit import Audit, Finding, audit_loss
 from vaeloss.audit.findings import SENTENCES
+from vaeloss.collapse import collapse_threshold
 from vaeloss.likelihoods import (
     bernoulli_nll,
     continuous_bernoulli_nll,
@@ -373,3 +374,28 @@ def test_both_faces_show_the_numbers_and_escape_the_notes():
     found = (Finding("no-kl", "a < b"),)
     refused = Audit(None, math.nan, math.nan, None, math.nan, 1.0, 0.5, found, 64)
     assert "unknown" in str(refused) and "a &lt; b" in refused._repr_html_()
+
+
+def test_an_audit_is_compared_with_data():
+    def loss_fn(x, x_hat, mu, log_var):
+        return (x - x_hat).square().flatten(1).mean(1).mean() + kl(mu, log_var).sum(1).mean()
+
+    x = torch.rand(300, 3, 3, generator=torch.Generator().manual_seed(0))
+    audit = audit_loss(loss_fn, data_shape=(3, 3), latent_dim=2)
+    assert audit.threshold(x) == collapse_threshold(x, "gaussian")
+    assert audit.verdict(x).code == "optimal" and audit.verdict(x).beta == audit.beta
+    free = audit_loss(
+        lambda x, x_hat, mu, log_var: (x - x_hat).square().flatten(1).sum(1),
+        data_shape=(3, 3), latent_dim=2,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="no positive β"):
+        free.verdict(x)
+    unknown = audit_loss(
+        lambda x, x_hat, mu, log_var: (
+            torch.cosh(x - x_hat).sum((1, 2)) + kl(mu, log_var).sum(1)
+        ).mean(),
+        data_shape=(3, 3), latent_dim=2,
+    )  # fmt: skip
+    for method in [unknown.threshold, unknown.verdict]:
+        with pytest.raises(ValueError, match="is unknown.*name it"):
+            method(x)

@@ -17,6 +17,8 @@ from vaeloss.audit.kl import kl_term
 from vaeloss.audit.reading import clipping, reading
 from vaeloss.audit.readings import kept, share_reached
 from vaeloss.audit.reconstruction import reconstruction_term
+from vaeloss.collapse import Threshold, Verdict, collapse_threshold, collapse_verdict
+from vaeloss.collapse.batches import Data
 from vaeloss.likelihoods import Likelihood
 
 WIDTH = 76  # of a printed audit, in characters
@@ -65,6 +67,60 @@ class Audit:
     def has(self, code: str) -> bool:
         """Whether there is a finding with this code."""
         return any(found.code == code for found in self.findings)
+
+    def threshold(self, x: Data) -> Threshold:
+        r"""β\* of these data under the loss's likelihood, to compare β with.
+
+        Parameters
+        ----------
+        x : array, Tensor, memory map or batches
+            As the loss is given it; ``vaeloss.collapse_threshold`` has more to ask for.
+
+        Raises
+        ------
+        ValueError
+            The likelihood is unknown; or what ``collapse_threshold`` raises.
+        """
+        return collapse_threshold(x, self._likelihood())
+
+    def verdict(self, x: Data) -> Verdict:
+        """What this loss's β does to these data: one of four answers, and by what margin.
+
+        Parameters
+        ----------
+        x : array, Tensor, memory map or batches
+            As the loss is given it.
+
+        Raises
+        ------
+        ValueError
+            There is no β, or it is not positive; the likelihood is unknown; or what
+            ``vaeloss.collapse_verdict`` raises.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from vaeloss import audit_loss, kl_standard_normal
+        >>> def loss_fn(x, x_hat, mu, log_var):
+        ...     return (x - x_hat).square().mean() + kl_standard_normal(mu, log_var).mean()
+        >>> audit = audit_loss(loss_fn, data_shape=(9,), latent_dim=2)
+        >>> audit.verdict(torch.tensor([[0.0] * 9, [1.0] * 9])).code
+        'optimal'
+        """
+        likelihood = self._likelihood()
+        if not self.beta > 0:
+            raise ValueError(
+                f"this loss has no positive β ({_number(self.beta)}): see its findings"
+            )
+        return collapse_verdict(x, self.beta, likelihood)
+
+    def _likelihood(self) -> Likelihood:
+        if self.likelihood is None:
+            raise ValueError(
+                "the likelihood of this loss is unknown, and so is β* of any data: name it, with "
+                "likelihood= in the audit or in collapse_threshold"
+            )
+        return self.likelihood
 
     def _rows(self) -> list[tuple[str, str]]:
         fits = f"no: off by {self.residual:.1g}" if self.residual > TOLERANCE else "yes"
