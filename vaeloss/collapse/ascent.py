@@ -79,7 +79,8 @@ class Affine:
         self.slope_of_mean, self.level_of_mean = self._tangent(mean)
 
     def _tangent(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        step = 1e-5 * self.variance(y)
+        variance = self.variance(y)
+        step = 1e-5 * np.where(y > 0, np.minimum(variance, y), variance)  # not past zero
         slope = (self.cost(y + step) - self.cost(y - step)) / (2 * step)
         return slope, (self.cost(y) - slope * y).sum(-1)
 
