@@ -142,7 +142,7 @@ def looks_like_bytes(batch: np.ndarray) -> bool:
 
 
 def check_order(x: Data) -> None:
-    """ValueError if two passes over x begin with other samples, as those of a shuffled loader do."""
+    """ValueError if two passes over x begin with other samples, as a shuffled loader's do."""
     if isinstance(x, np.ndarray | Tensor | Iterator) or not isinstance(x, Iterable):
         return
     first, again = (_as_array(next(iter(x), None)) for _ in range(2))

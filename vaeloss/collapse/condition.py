@@ -64,8 +64,8 @@ def check_mean(given: np.ndarray, likelihood: Likelihood) -> None:
         low, high = 0.0, 1.0
     if given.min() < low or given.max() > high:
         raise ValueError(
-            f"given runs from {given.min():g} to {given.max():g}: means of {likelihood.name} lie in "
-            f"[{low:g}, {high:g}]; give means, not logits"
+            f"given runs from {given.min():g} to {given.max():g}: means of {likelihood.name} lie "
+            f"in [{low:g}, {high:g}]; give means, not logits"
         )
     if tokens and given.shape[-1] == likelihood.outputs and np.abs(given.sum(-1) - 1).max() > 1e-3:
         raise ValueError("given holds no probabilities: those of the symbols do not add up to 1")

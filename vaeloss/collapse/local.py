@@ -254,8 +254,8 @@ def as_scored(likelihood: Scored, out_shape: tuple[int, ...] | None) -> Likeliho
         raise ValueError(f"likelihood is a {type(likelihood).__name__}: give a name or a callable")
     if not isinstance(out_shape, tuple | list) or not out_shape or not _sizes(out_shape):
         raise ValueError(
-            f"out_shape={out_shape}: a callable nll(x, out) needs the shape of one sample's output, "
-            "such as (784,)"
+            f"out_shape={out_shape}: a callable nll(x, out) needs the shape of one sample's "
+            "output, such as (784,)"
         )
     return likelihood
 
