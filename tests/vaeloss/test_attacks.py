@@ -1,6 +1,7 @@
 """Data that are far from zero, of extreme scale, of low rank, shuffled or misread."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -46,6 +47,16 @@ def test_the_searched_bound_of_almost_black_images_is_as_small_as_they_are():
 def test_a_search_among_counts_far_above_r_stays_above_zero():
     x = 1e10 * np.random.default_rng(0).random((30, 4))
     assert optimal_collapse_threshold(x, "negative-binomial(3)").searched > 0
+
+
+def test_a_search_stays_off_the_edge_of_the_unit_interval():
+    """Weights that float32 rounds to more than one led past it, where there is no cost."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for seed in range(12):
+            g = np.random.default_rng(seed)
+            bounds = optimal_collapse_threshold(g.random((60, 3)) < 0.9, "continuous-bernoulli")
+            assert bounds.threshold < bounds.searched < np.inf
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy import special
 
 from vaeloss.collapse import ascent, curvature, onehot
 from vaeloss.collapse.batches import Batches, Data
@@ -251,7 +252,7 @@ def _search(x: Data, likelihood: Scored, out_shape) -> tuple[float, np.ndarray |
     data = _Columns(rows, moves, mean, unit)
     model = _affine(scored, np.zeros(len(moves)) if squared else mean)
     few, many = (_some(data, limit) for limit in (SEARCHED, REFINED))
-    scale = np.sqrt(model.variance(model.mean))
+    scale = np.sqrt(model.room(model.mean))
     outputs, prices = ascent.climb(model, few, ascent.starts(few, model.mean, scale))
     best = outputs[np.argsort(prices)[::-1][:: max(1, len(prices) // 8)][:4]]
     outputs, prices = ascent.climb(model, many, best)
@@ -268,12 +269,11 @@ def _search(x: Data, likelihood: Scored, out_shape) -> tuple[float, np.ndarray |
 
 def _affine(likelihood: Likelihood, mean: np.ndarray) -> ascent.Affine:
     if likelihood.variance is None:  # tokens: -log of the share of the symbol
-        return ascent.Affine(
-            lambda m: -m * np.log(np.maximum(m, 1e-300)), lambda m: m * (1 - m) + 1e-300, mean
-        )
+        return ascent.Affine(special.entr, lambda m: m, mean)
     if likelihood.cost is None:
         return ascent.Affine(lambda m: -np.square(m) / 2, np.ones_like, mean)
-    return ascent.Affine(likelihood.cost, lambda m: likelihood.variance(m, None), mean)
+    high = likelihood.support[1]
+    return ascent.Affine(likelihood.cost, lambda m: np.minimum(m, high - m), mean)
 
 
 class _Columns:
