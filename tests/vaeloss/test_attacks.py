@@ -39,14 +39,15 @@ def test_the_searched_bound_moves_with_the_unit_and_not_with_the_origin(unit, of
 
 
 def test_the_searched_bound_of_almost_black_images_is_as_small_as_they_are():
-    """It was the number of pixels: 1 - 1e-10 left nothing of the cost."""
+    """It was five times too high: 1 - 1e-10 left few digits of the cost."""
     bounds = optimal_collapse_threshold(1e-10 * np.random.default_rng(0).random((30, 4)))
-    assert bounds.threshold <= bounds.searched < 10 * bounds.threshold
+    assert bounds.threshold <= bounds.searched < 2 * bounds.threshold
 
 
 def test_a_search_among_counts_far_above_r_stays_above_zero():
     x = 1e10 * np.random.default_rng(0).random((30, 4))
-    assert optimal_collapse_threshold(x, "negative-binomial(3)").searched > 0
+    bounds = optimal_collapse_threshold(x, "negative-binomial(3)")
+    assert bounds.searched > 2 * bounds.threshold  # none was found
 
 
 def test_a_search_stays_off_the_edge_of_the_unit_interval():
