@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         told = answer(args)
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
-        print(json.dumps(told, ensure_ascii=False, indent=2))
+        print(json.dumps(told, ensure_ascii=False, indent=2, allow_nan=False))
     else:
         for sentence in told["sentences"]:
             print(textwrap.fill(sentence, 90))
@@ -86,7 +86,7 @@ def answer(args: argparse.Namespace) -> dict:
     from vaeloss.samples import read_samples
 
     likelihood = as_likelihood(args.likelihood)
-    if args.loss_beta is not None and not args.loss_beta > 0:
+    if args.loss_beta is not None and not 0 < args.loss_beta < math.inf:
         raise ValueError(f"--loss-beta {args.loss_beta:g}: a weight of the KL is positive")
     x = read_samples(args.data)
     if x.ndim < 2:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+MISSING = ("na", "n/a", "null", "none", "?", "-")
 KINDS = ".npy, .npz, .csv, an IDX file, or a folder of images"
 
 
@@ -44,11 +45,11 @@ def read_samples(name: str) -> np.ndarray:
             x = _images(path)
         elif not path.exists():
             raise ValueError("no such file or folder")
-        elif path.suffix == ".npy":
+        elif path.suffix.lower() == ".npy":
             x = np.load(path, mmap_mode="r", allow_pickle=False)
-        elif path.suffix == ".npz":
+        elif path.suffix.lower() == ".npz":
             x = _of_archive(path, key)
-        elif path.suffix in (".csv", ".txt", ".tsv"):
+        elif path.suffix.lower() in (".csv", ".txt", ".tsv"):
             x = _table(path)
         else:
             x = _idx(path)
@@ -64,13 +65,15 @@ def read_samples(name: str) -> np.ndarray:
 
 def _split(name: str) -> tuple[Path, str | None]:
     if ".npz:" in name and not Path(name).exists():
-        path, _, key = name.rpartition(":")
-        return Path(path), key
+        path, _, key = name.partition(".npz:")
+        return Path(path + ".npz"), key
     return Path(name), None
 
 
 def _of_archive(path: Path, key: str | None) -> np.ndarray:
     with np.load(path, allow_pickle=False) as archive:
+        if not archive.files:
+            raise ValueError("an archive without arrays")
         if key is None and len(archive.files) > 1:
             raise ValueError(f"holds {', '.join(archive.files)}: write {path}:{archive.files[0]}")
         key = archive.files[0] if key is None else key
@@ -81,12 +84,15 @@ def _of_archive(path: Path, key: str | None) -> np.ndarray:
 
 def _table(path: Path) -> np.ndarray:
     """Numbers in lines, with commas, semicolons, tabs or spaces; a heading is passed over."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        first = file.readline()
-        second = file.readline()
-    between = next((c for c in ",;\t" if c in (second or first)), None)
-    heading = any(not _number(word) for word in first.split(between) if word.strip())
-    x = np.loadtxt(path, delimiter=between, skiprows=int(heading), ndmin=2)
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        lines = [line for line in file if line.strip() and not line.startswith("#")]
+    between = next((c for c in ";\t," if c in "".join(lines[:2])), None)
+    words = [word.strip().strip('"') for word in lines[0].split(between)] if lines else []
+    missing = any(word.lower() in MISSING for word in words)  # a sample, and not a heading
+    heading = not missing and any(not _number(word) for word in words if word)
+    if len(lines) == heading:
+        raise ValueError("holds no numbers")
+    x = np.loadtxt(lines[int(heading) :], delimiter=between, ndmin=2, quotechar='"')
     return x[:, 0] if x.shape[1] == 1 else x
 
 
@@ -122,16 +128,18 @@ def _images(folder: Path) -> np.ndarray:
         raise ValueError(
             "a folder of images needs Pillow: pip install 'vaeloss[images]'"
         ) from error
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES)
+    paths = sorted(p for p in folder.rglob("[!.]*") if p.suffix.lower() in IMAGES and p.is_file())
     if not paths:
         raise ValueError(f"a folder without images ({', '.join(IMAGES)})")
     pictures = []
     for path in paths:
         try:
             with Image.open(path) as image:
-                grey = image.mode in ("1", "L", "LA", "I;16", "I", "F")
+                if image.mode[0] in "IF":  # Pillow would cut them off at 255
+                    raise ValueError(f"{path.name} has more than 8 bits a value: give an .npy")
+                grey = image.mode in ("1", "L", "LA")
                 pictures.append(image.convert("L" if grey else "RGB"))
-        except OSError as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path.name} is no image that can be read") from error
     mode = "L" if all(p.mode == "L" for p in pictures) else "RGB"
     sizes = {p.size for p in pictures}

@@ -287,7 +287,7 @@ def test_unusable_arguments_are_refused_in_words():
         collapse_spectrum(x / 2, "categorical(2)")
     with pytest.raises(ValueError, match=r"run from 0 to 1, but categorical.* needs \[0, 0\]|run"):
         collapse_spectrum(3 * x, "categorical(2)")
-    with pytest.raises(ValueError, match="k must lie between 1 and the 3"):
+    with pytest.raises(ValueError, match="k must be a whole number from 1 to the 3"):
         collapse_spectrum(x, k=4)
     with pytest.raises(TypeError, match="expected an array"):
         collapse_spectrum(3.0)

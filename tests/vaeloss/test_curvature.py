@@ -138,7 +138,7 @@ def test_out_shape_belongs_to_callables():
     x = np.eye(3)
     with pytest.raises(ValueError, match="out_shape is for a callable"):
         collapse_threshold(x, "gaussian", out_shape=(3,))
-    with pytest.raises(ValueError, match="needs out_shape="):
+    with pytest.raises(ValueError, match="needs the shape of one sample"):
         collapse_threshold(x, student(3.0))
     with pytest.raises(ValueError, match="likelihood is a int"):
         collapse_threshold(x, 3)

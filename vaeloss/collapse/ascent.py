@@ -68,18 +68,18 @@ class Affine:
     ----------
     cost : callable
         Of arrays (..., D).
-    variance : callable
-        The variance that the likelihood claims for a mean.
+    room : callable
+        How far a mean is from where the cost ends; one, if it does not.
     mean : array (D,)
         The best constant output.
     """
 
-    def __init__(self, cost: Callable, variance: Callable, mean: np.ndarray):
-        self.cost, self.variance, self.mean = cost, variance, mean
+    def __init__(self, cost: Callable, room: Callable, mean: np.ndarray):
+        self.cost, self.room, self.mean = cost, room, mean
         self.slope_of_mean, self.level_of_mean = self._tangent(mean)
 
     def _tangent(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        step = 1e-5 * self.variance(y)
+        step = 1e-5 * self.room(y)
         slope = (self.cost(y + step) - self.cost(y - step)) / (2 * step)
         return slope, (self.cost(y) - slope * y).sum(-1)
 
@@ -98,6 +98,7 @@ def climb(model: Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
     which never lowers the price.
     """
     s, prices = None, np.zeros(len(y))
+    low, high = x.min(0), x.max(0)
     for _ in range(STEPS):
         log_ratio = model.log_ratio(x, y)
         before, prices = prices, price(log_ratio, s)
@@ -105,8 +106,9 @@ def climb(model: Affine, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.n
             break
         s = 1 / np.maximum(prices, 1e-300)
         weights, _ = tilted(log_ratio, s)
+        y = np.clip(weights.T.astype(x.dtype) @ x, low, high)  # float32 may round past it
         # A trace of the mean keeps outputs off the edge, where the cost has no slope.
-        y = (1 - 1e-6) * (weights.T.astype(x.dtype) @ x) + 1e-6 * model.mean
+        y = (1 - 1e-6) * y.astype(np.float64) + 1e-6 * model.mean
     return y, prices
 
 

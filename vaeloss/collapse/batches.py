@@ -31,8 +31,7 @@ class Batches:
         keep: Callable[[int, int], np.ndarray] | None = None,
     ):
         if isinstance(x, Tensor):
-            x = x.detach().cpu()
-            x = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
+            x = _as_numpy(x)
         self.one_shot = isinstance(x, Iterator)
         self.likelihood, self.keep = likelihood, keep
         self.checked = 0  # samples whose values have been looked at: later passes are spared it
@@ -49,7 +48,8 @@ class Batches:
             iterator = iter(x)
             self.first = next(iterator, None)
             if self.first is None:
-                raise ValueError("x is an iterable without a batch")
+                again = ", or its only pass is over: give an array, or a list of batches"
+                raise ValueError(f"x is an iterable without a batch{again * self.one_shot}")
             self.shape = _as_array(self.first).shape[1:]
             if self.one_shot:
                 self.rest = iterator
@@ -141,9 +141,28 @@ def looks_like_bytes(batch: np.ndarray) -> bool:
     return bool(batch.min() >= 0 and 1 < batch.max() <= 255 and (batch == np.rint(batch)).all())
 
 
+def check_order(x: Data) -> None:
+    """ValueError if two passes over x begin with other samples, as a shuffled loader's do."""
+    if isinstance(x, np.ndarray | Tensor | Iterator) or not isinstance(x, Iterable):
+        return
+    first, again = (_as_array(next(iter(x), None)) for _ in range(2))
+    if first.shape != again.shape or not (first == again).all():
+        raise ValueError(
+            "x gives other samples at a second pass, and labels, a fitted mean or an interval need "
+            "them in one order: load with shuffle=False, and without random changes"
+        )
+
+
+def _as_numpy(x: Tensor) -> np.ndarray:
+    if x.layout != torch.strided:
+        raise ValueError(f"x is a tensor of layout {x.layout}: give x.to_dense()")
+    x = x.detach().cpu()
+    return (x.float() if x.is_floating_point() and x.dtype.itemsize < 4 else x).numpy()
+
+
 def _as_array(batch) -> np.ndarray:
     batch = batch[0] if isinstance(batch, tuple | list) else batch
-    batch = batch.detach().cpu().numpy() if isinstance(batch, Tensor) else np.asarray(batch)
+    batch = _as_numpy(batch) if isinstance(batch, Tensor) else np.asarray(batch)
     if batch.ndim < 2 or len(batch) == 0:
         raise ValueError(f"a batch of x has shape {batch.shape}, expected (samples, pixels...)")
     return batch

@@ -14,6 +14,8 @@ import numpy as np
 from scipy import sparse
 from torch import Tensor
 
+from vaeloss.likelihoods import Likelihood
+
 
 def as_given(given) -> np.ndarray | None:
     """Labels (N,) of any kind as numbers from 0, or a fitted mean (N, ...) as it is.
@@ -25,7 +27,17 @@ def as_given(given) -> np.ndarray | None:
     """
     if given is None:
         return None
-    given = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        small = given.is_floating_point() and given.dtype.itemsize < 4
+        given = (given.float() if small else given).numpy()
+    else:
+        try:
+            given = np.asarray(given)
+        except ValueError as error:  # rows of different lengths
+            raise ValueError("given is no array: one label a sample, (N,), or a mean") from error
+    if given.dtype.kind == "O":
+        given = given.astype(str)
     if given.ndim == 0 or len(given) == 0:
         raise ValueError("given has no samples: give one label a sample, (N,), or a fitted mean")
     if given.dtype.kind == "f" and not np.isfinite(given).all():
@@ -44,10 +56,27 @@ def as_given(given) -> np.ndarray | None:
     return given
 
 
+def check_mean(given: np.ndarray, likelihood: Likelihood) -> None:
+    """ValueError if this cannot be a fitted mean: outside of the support, or no probabilities."""
+    low, high = likelihood.support
+    tokens = likelihood.outputs > 1 and not likelihood.learned
+    if tokens:
+        low, high = 0.0, 1.0
+    if given.min() < low or given.max() > high:
+        raise ValueError(
+            f"given runs from {given.min():g} to {given.max():g}: means of {likelihood.name} lie "
+            f"in [{low:g}, {high:g}]; give means, not logits"
+        )
+    if tokens and given.shape[-1] == likelihood.outputs and np.abs(given.sum(-1) - 1).max() > 1e-3:
+        raise ValueError("given holds no probabilities: those of the symbols do not add up to 1")
+
+
 def labelled(given: np.ndarray, label: int, keep: Callable | None = None) -> Callable:
     """A ``keep`` for Batches: the samples with this label, of those that are kept anyway."""
 
     def chosen(start, stop):
+        if stop > len(given):
+            raise ValueError(f"given has {len(given)} samples, x has more")
         here = given[start:stop] == label
         return here if keep is None else here & keep(start, stop)
 
@@ -124,6 +153,13 @@ class Residuals:
                 total = total + variance(means, np.broadcast_to(spread, means.shape)).sum(0)
                 square, n = np.maximum(square, np.square(means).max(0)), n + len(means)
             # Residuals that are round-off do not vary.
-            return np.where(spread > 1e-26 * square, total / n, np.inf)
+            varies = spread > 1e-26 * square
+            if (varies & (total <= 0)).any():
+                where = int(np.argmax(varies & (total <= 0)))
+                raise ValueError(
+                    f"given says that value {where} never varies, and it does: keep fitted means "
+                    "off the edge, where the likelihood claims no variance"
+                )
+            return np.where(varies, total / n, np.inf)
 
         return average

@@ -1,8 +1,7 @@
 """The largest eigenvalues of a covariance, of data that may not fit into memory."""
 
-import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +20,40 @@ def moments(rows: Iterable, size: int, full: bool) -> tuple[int, np.ndarray, np.
     n, total, shifted = 0, np.zeros(size), np.zeros(size)
     second = np.zeros((size, size) if full else size)
     origin = None
-    for batch in rows:
-        n += batch.shape[0]
-        if sparse.issparse(batch):
-            total += np.asarray(batch.sum(0)).ravel()
-            second += np.asarray(batch.multiply(batch).sum(0)).ravel()
-            shifted = total
-            continue
-        # Relative to the first sample, a constant pixel is exactly zero and large offsets cancel.
-        origin = batch[0].copy() if origin is None else origin
-        y = batch - origin
-        sums = y.sum(0, dtype=np.float64)
-        shifted += sums
-        total += sums + len(y) * origin.astype(np.float64)
-        second += y.T @ y if full else np.square(y, out=y).sum(0, dtype=np.float64)
-    check_moments(n, total)
-    shifted = shifted / n
-    return n, total / n, second / n - (np.outer(shifted, shifted) if full else shifted**2)
+    with np.errstate(over="ignore", invalid="ignore"):  # said below, by name
+        for batch in rows:
+            n += batch.shape[0]
+            if sparse.issparse(batch):
+                total += np.asarray(batch.sum(0)).ravel()
+                second += np.asarray(batch.multiply(batch).sum(0)).ravel()
+                shifted = total
+                continue
+            origin = _origin(batch) if origin is None else origin
+            y = batch - origin
+            sums = y.sum(0, dtype=np.float64)
+            shifted += sums
+            total += sums + len(y) * origin.astype(np.float64)
+            second += y.T @ y if full else np.square(y, out=y).sum(0, dtype=np.float64)
+        check_moments(n, total)
+        shifted = shifted / n
+        second = second / n - (np.outer(shifted, shifted) if full else shifted**2)
+    if not np.isfinite(second).all():
+        raise ValueError("the values of x are too large to be squared: rescale them")
+    diagonal = np.einsum("ii->i", second) if full else second
+    np.maximum(diagonal, 0.0, out=diagonal)  # round-off
+    return n, total / n, second
+
+
+def _origin(batch: np.ndarray) -> np.ndarray:
+    """What values are taken relative to, (D,): offsets cancel, a constant pixel is exactly zero.
+
+    The median of a few samples, since one alone may be far from all others. In float64 where
+    squares of float32 would leave their range.
+    """
+    few = batch[:: max(1, len(batch) // 8)][:9]
+    origin = np.median(few, axis=0).astype(batch.dtype)
+    reach = np.abs(few - origin).max()
+    return origin if 1e-15 < reach < 1e15 else origin.astype(np.float64)
 
 
 def check_moments(n: int, total: np.ndarray) -> None:
@@ -89,8 +105,22 @@ def spectrum(
         values = _of_matrix((held @ held.T / n).astype(np.float64), min(k or n, n))
         values = np.concatenate([values, np.zeros(max(0, (k or size) - len(values)))])
     else:
+        # In float32 large offsets do not cancel inside a product.
+        far = np.square(mean * scale).sum() > 1e4 * (variance * scale**2).sum()
+        rows, mean = (_Centred(rows, mean), np.zeros(size)) if far else (rows, mean)
         values = _of_products(rows, size, n, mean, scale, min(k or 10, size - 1))
     return np.maximum(np.sort(values)[::-1], 0.0)
+
+
+class _Centred:
+    """Batches minus their mean."""
+
+    def __init__(self, rows: Iterable, mean: np.ndarray):
+        self.rows, self.mean = rows, mean
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for batch in self.rows:
+            yield (batch - self.mean).astype(batch.dtype)
 
 
 def _dense(batch) -> np.ndarray:
@@ -122,12 +152,21 @@ def _of_products(rows, size, n, mean, scale, k) -> np.ndarray:
 
     # Some more vectors than are wanted share each pass, and save passes: 6 to 8 for images.
     start = product(np.random.default_rng(0).standard_normal((size, k + 4)))
+    if not start.any():
+        return np.zeros(k)
+    # Of data that few vectors span, the products alone would depend on one another.
+    start = np.linalg.qr(start)[0]
     operator = iterative.LinearOperator(
         (size, size), matvec=product, matmat=product, dtype=np.float64
     )
-    largest = math.sqrt(np.square(product(start)).sum() / np.square(start).sum())
+    tolerance = 1e-3 * np.linalg.norm(product(start), axis=0).max()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # eigenvectors behind the k-th need not converge
-        # An eigenvalue's error is of second order in the vector's, so this tolerance is ample.
-        values, _ = iterative.lobpcg(operator, start, tol=1e-3 * largest, maxiter=200)
+        # An eigenvalue's error is of second order in the vector's, so this tolerance is ample...
+        values, vectors = iterative.lobpcg(operator, start, tol=tolerance, maxiter=200)
+        values = np.sort(values)[::-1][:k]
+        # ... for the largest, but not for one of a thousandth of it.
+        finer = 0.01 * max(values[-1], 1e-3 * values[0])
+        if tolerance > 3 * finer:
+            values, _ = iterative.lobpcg(operator, vectors, tol=finer, maxiter=200)
     return np.sort(values)[::-1][:k]

@@ -36,15 +36,24 @@ def jackknife(
     Raises
     ------
     ValueError
-        The confidence is not between 0 and 1.
+        The confidence is not between 0 and 1; fewer samples than groups.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"interval={confidence}: give a confidence between 0 and 1, such as 0.9")
 
+    samples = 0
+
     def without(group):
-        return lambda start, stop: np.arange(start, stop) % GROUPS != group
+        def keep(start, stop):
+            nonlocal samples
+            samples = max(samples, stop)
+            return np.arange(start, stop) % GROUPS != group
+
+        return keep
 
     left_out = np.array([statistic(without(group)) for group in range(GROUPS)])
+    if samples < GROUPS:
+        raise ValueError(f"an interval needs at least {GROUPS} samples, x has {samples}")
     bias = (GROUPS - 1) * (left_out.mean() - value)
     error = np.sqrt((GROUPS - 1) * np.square(left_out - left_out.mean()).mean())
     half = stats.t.ppf((1 + confidence) / 2, GROUPS - 1) * error

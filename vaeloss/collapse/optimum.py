@@ -11,11 +11,12 @@ independent given z it is at most the sum of those of single values (Hölder). T
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy import special
 
 from vaeloss.collapse import ascent, curvature, onehot
 from vaeloss.collapse.batches import Batches, Data
@@ -241,49 +242,64 @@ def _search(x: Data, likelihood: Scored, out_shape) -> tuple[float, np.ndarray |
     if not len(moves):
         return 0.0, None
     mean, variance = mean[moves], variance[moves]
-    model = _affine(scored, mean, variance)
-    few, many = (_some(rows, moves, limit) for limit in (SEARCHED, REFINED))
-    scale = np.sqrt(model.variance(mean))
-    outputs, prices = ascent.climb(model, few, ascent.starts(few, mean, scale))
+    squared = scored.variance is not None and scored.cost is None
+    if squared:  # has no unit of its own: values of variance 1 at most, around 0
+        claimed = scored.variance(mean, variance)
+        price_of_unit = float((variance / claimed).max())
+        unit = np.sqrt(price_of_unit * claimed)
+    else:
+        price_of_unit, unit = 1.0, None
+    data = _Columns(rows, moves, mean, unit)
+    model = _affine(scored, np.zeros(len(moves)) if squared else mean)
+    few, many = (_some(data, limit) for limit in (SEARCHED, REFINED))
+    scale = np.sqrt(model.room(model.mean))
+    outputs, prices = ascent.climb(model, few, ascent.starts(few, model.mean, scale))
     best = outputs[np.argsort(prices)[::-1][:: max(1, len(prices) // 8)][:4]]
     outputs, prices = ascent.climb(model, many, best)
     # The price that counts is that on all samples, in double precision.
     log_ratio = np.concatenate(
-        [model.log_ratio(_columns(batch, moves).astype(np.float64), outputs) for batch in rows]
+        [model.log_ratio(batch.astype(np.float64), outputs) for batch in data]
     )
     prices = ascent.price(log_ratio)
+    best = outputs[prices.argmax()]
     output = np.zeros(rows.size)
-    output[moves] = outputs[prices.argmax()]
-    return float(prices.max()), output
+    output[moves] = mean + unit * best if squared else best
+    return price_of_unit * float(prices.max()), output
 
 
-def _affine(likelihood: Likelihood, mean: np.ndarray, variance: np.ndarray) -> ascent.Affine:
+def _affine(likelihood: Likelihood, mean: np.ndarray) -> ascent.Affine:
     if likelihood.variance is None:  # tokens: -log of the share of the symbol
-        return ascent.Affine(
-            lambda m: -m * np.log(np.maximum(m, 1e-300)), lambda m: m * (1 - m) + 1e-300, mean
-        )
-    claimed = likelihood.variance(mean, variance)
-    if likelihood.cost is None:  # squared error: the variance is fixed, or that of collapse
-        return ascent.Affine(
-            lambda m: -np.square(m) / (2 * claimed), lambda m: claimed + 0 * m, mean
-        )
-    return ascent.Affine(likelihood.cost, lambda m: likelihood.variance(m, variance), mean)
+        return ascent.Affine(special.entr, lambda m: m, mean)
+    if likelihood.cost is None:
+        return ascent.Affine(lambda m: -np.square(m) / 2, np.ones_like, mean)
+    high = likelihood.support[1]
+    return ascent.Affine(likelihood.cost, lambda m: np.minimum(m, high - m), mean)
 
 
-def _columns(batch, columns: np.ndarray) -> np.ndarray:
-    batch = batch[:, columns]
-    return batch if isinstance(batch, np.ndarray) else batch.toarray()
+class _Columns:
+    """Batches (B, D') of the values that vary, in a unit of their own if there is one."""
+
+    def __init__(self, rows, columns: np.ndarray, mean: np.ndarray, unit: np.ndarray | None):
+        self.rows, self.columns, self.mean, self.unit = rows, columns, mean, unit
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.every(1)
+
+    def every(self, step: int) -> Iterator[np.ndarray]:
+        """Of the samples every ``step``-th."""
+        start = 0
+        for batch in self.rows:
+            some = batch[(-start) % step :: step, self.columns]
+            start += batch.shape[0]
+            some = some if isinstance(some, np.ndarray) else some.toarray()
+            yield some if self.unit is None else (some - self.mean) / self.unit
 
 
-def _some(rows, columns: np.ndarray, limit: int) -> np.ndarray:
+def _some(data: _Columns, limit: int) -> np.ndarray:
     """Evenly spaced samples (N', D') of float32, so that about ``limit`` values are held."""
-    n = sum(batch.shape[0] for batch in rows)
-    every = max(1, math.ceil(n * len(columns) / limit))
-    held, start = [], 0
-    for batch in rows:
-        held.append(_columns(batch[(-start) % every :: every], columns).astype(np.float32))
-        start += batch.shape[0]
-    return np.concatenate(held)
+    n = sum(batch.shape[0] for batch in data.rows)
+    step = max(1, math.ceil(n * len(data.columns) / limit))
+    return np.concatenate([batch.astype(np.float32) for batch in data.every(step)])
 
 
 def _search_by_gradient(x: Data, scored, out_shape) -> tuple[float, np.ndarray | None]:

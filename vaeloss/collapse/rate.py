@@ -43,6 +43,7 @@ def information_budget(x: Data, likelihood: Likelihood | str = "bernoulli") -> f
         first = batch[0] if first is None else first
         varies = varies | (batch != first).any(0)
         n, total = n + len(batch), total + batch.sum(0)
+        check_moments(n + 1, total)  # before the cost is asked of what is no number
         floor = floor + cost(batch).sum(0)
         if np.isneginf(floor[varies]).any():
             return math.inf

@@ -236,7 +236,7 @@ def bernoulli(link: str = "mean") -> Likelihood:
         },
         support=(0.0, 1.0),
         variance=lambda mean, spread: mean * (1 - mean),
-        cost=lambda mean: special.entr(mean) + special.entr(1 - mean),
+        cost=lambda mean: special.entr(mean) - special.xlog1py(1 - mean, -mean),
         worth=lambda width: (width > 0) * 1.0,  # the ratio of likelihoods is convex in x
     ).with_link(link)
 
@@ -397,7 +397,7 @@ def as_likelihood(likelihood: Likelihood | str) -> Likelihood:
         raise ValueError(f"likelihood {likelihood!r}: {name} has no parameter")
     try:
         found = family() if parameter is None else family(float(parameter))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"likelihood {likelihood!r}: {error}") from error
     return found if link is None else found.with_link(link)
 
