@@ -4,7 +4,7 @@ A *free* decoder may answer each label in another way: each label has a threshol
 code pays as soon as it pays for one. A decoder that *adds* its answer to what the label gives has
 one response for all: what counts is the covariance within the labels, averaged over them. It adds
 to the natural parameter: to means under squared error, logits under cross-entropy, logarithms of
-rates under Poisson.
+rates under Poisson, log(m / (m + r)) under a negative binomial.
 """
 
 import math
