@@ -20,9 +20,7 @@ class Table:
             + "</tr>"
             for first, *cells in self.rows
         )
-        return (
-            f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        )
+        return f'<table class="results"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
     def __repr__(self) -> str:
         lines = [self.head, *self.rows]
